@@ -1,0 +1,54 @@
+#include "clinux.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int prepare(int fd, uint64_t size)
+{
+    struct stat status;
+    if (fstat(fd, &status) < 0) {
+        return -errno;
+    }
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        return errno == EWOULDBLOCK ? CLINUX_STORE_LOCKED : -errno;
+    }
+    if (S_ISBLK(status.st_mode)) {
+        uint64_t bytes;
+        if (ioctl(fd, BLKGETSIZE64, &bytes) < 0) {
+            return -errno;
+        }
+        return bytes < size ? CLINUX_STORE_TOO_SMALL : 0;
+    }
+    if (!S_ISREG(status.st_mode)) {
+        return CLINUX_STORE_KIND;
+    }
+    if (status.st_size != 0) {
+        return CLINUX_STORE_NOT_EMPTY;
+    }
+    return ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
+}
+
+int clinux_store_file_open(const char *path, uint64_t size)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_DIRECT | O_NOFOLLOW, 0600);
+    if (fd < 0) {
+        return errno == EINVAL ? CLINUX_STORE_NO_DIRECT : -errno;
+    }
+    int answer = prepare(fd, size);
+    if (answer < 0) {
+        close(fd);
+        return answer;
+    }
+    /* Nameless from here on: nobody else can open it, and its space is freed
+     * when this process ends, however it ends. */
+    struct stat status;
+    if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode)) {
+        unlink(path);
+    }
+    return fd;
+}

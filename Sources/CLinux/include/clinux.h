@@ -1,0 +1,141 @@
+/*
+ * Linux as Frostline uses it, one .c file per family of calls. Every function
+ * returns a value at or above zero, or a negated errno, and retries EINTR.
+ * The userfaultfd and pagemap constants are here, not taken from the system's
+ * headers, because those of Debian 12 predate MOVE, PAGEMAP_SCAN and RWP.
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef CLINUX_H
+#define CLINUX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- userfaultfd.c: include/uapi/linux/userfaultfd.h of Linux 7.3 ---- */
+
+#define CLINUX_UFFD_FEATURE_THREAD_ID (UINT64_C(1) << 8)
+#define CLINUX_UFFD_FEATURE_POISON (UINT64_C(1) << 14)
+#define CLINUX_UFFD_FEATURE_MOVE (UINT64_C(1) << 16)
+#define CLINUX_UFFD_FEATURE_RWP (UINT64_C(1) << 17)
+#define CLINUX_UFFD_FEATURE_RWP_ASYNC (UINT64_C(1) << 18)
+
+#define CLINUX_UFFD_REGISTER_MISSING UINT64_C(1)
+#define CLINUX_UFFD_REGISTER_RWP UINT64_C(8)
+
+#define CLINUX_UFFD_FAULT_WRITE UINT64_C(1)
+
+struct clinux_fault {
+    uint64_t address;
+    uint64_t flags;
+};
+
+/* A userfaultfd that handles kernel-mode faults too, non-blocking. The system
+ * call first (CAP_SYS_PTRACE or vm.unprivileged_userfaultfd), then the device
+ * node (its file permissions). */
+int clinux_uffd_open(void);
+int clinux_uffd_api(int fd, uint64_t features, uint64_t *offered);
+int clinux_uffd_register(int fd, uint64_t start, uint64_t length, uint64_t mode);
+int clinux_uffd_unregister(int fd, uint64_t start, uint64_t length);
+int clinux_uffd_wake(int fd, uint64_t start, uint64_t length);
+int clinux_uffd_copy(int fd, uint64_t to, uint64_t from, uint64_t length);
+int clinux_uffd_zero(int fd, uint64_t start, uint64_t length);
+int clinux_uffd_poison(int fd, uint64_t start, uint64_t length);
+/* `moved` is set to the bytes moved before the call ended, also on failure. */
+int clinux_uffd_move(int fd, uint64_t to, uint64_t from, uint64_t length, uint64_t *moved);
+int clinux_uffd_arm(int fd, uint64_t start, uint64_t length);
+/* Reads page-fault messages; returns how many, 0 when none is waiting. */
+int clinux_uffd_read(int fd, struct clinux_fault *faults, int capacity);
+
+/* ---- pagemap.c: include/uapi/linux/fs.h ---- */
+
+#define CLINUX_PAGE_IS_PRESENT (UINT64_C(1) << 3)
+#define CLINUX_PAGE_IS_ACCESSED (UINT64_C(1) << 9)
+
+struct clinux_page_region {
+    uint64_t start;
+    uint64_t end;
+    uint64_t categories;
+};
+
+int clinux_pagemap_open(void);
+/* Returns the number of regions written; `walk_end` is where the walk stopped. */
+int clinux_pagemap_scan(int fd, uint64_t start, uint64_t end, uint64_t mask,
+                        uint64_t return_mask, struct clinux_page_region *regions,
+                        int capacity, uint64_t *walk_end);
+
+/* ---- memory.c ---- */
+
+/* Anonymous, private, not reserved, aligned to `alignment` (a power of two), left out of core dumps. */
+int clinux_map(uint64_t length, uint64_t alignment, void **out);
+int clinux_unmap(void *address, uint64_t length);
+/* MADV_DONTNEED: the memory goes back to the host and reads as zeros. */
+int clinux_release(void *address, uint64_t length);
+int clinux_forbid_merging(void *address, uint64_t length);
+/* 0 when every mapping in the range is private, anonymous and writable; else -EINVAL. */
+int clinux_check_private_anonymous(uint64_t start, uint64_t length);
+/* Bytes of the range that are resident, by mincore. */
+int64_t clinux_resident(void *address, uint64_t length);
+
+/* ---- thread.c ---- */
+
+uint64_t clinux_now(void);
+void clinux_yield(void);
+void clinux_sleep(uint64_t nanoseconds);
+int clinux_close(int fd);
+/* Starts a thread with all signals blocked; `thread` receives what join wants. */
+int clinux_thread_start(const char *name, void *(*body)(void *), void *argument, uint64_t *thread);
+void clinux_thread_join(uint64_t thread);
+int clinux_thread_pin(uint64_t thread, int cpu);
+int clinux_eventfd(void);
+void clinux_eventfd_signal(int fd);
+/* Waits until signalled or for `nanoseconds`; clears the signal. 1: signalled. */
+int clinux_eventfd_wait(int fd, uint64_t nanoseconds);
+
+/* ---- ring.c: one io_uring over one open file ---- */
+
+struct clinux_ring;
+
+struct clinux_completion {
+    uint64_t token;
+    int32_t result; /* bytes, or a negated errno */
+    uint32_t reserved;
+};
+
+int clinux_ring_open(int file, unsigned depth, struct clinux_ring **out);
+void clinux_ring_close(struct clinux_ring *ring);
+/* The descriptor to poll for completions. */
+int clinux_ring_descriptor(const struct clinux_ring *ring);
+int clinux_ring_read(struct clinux_ring *ring, void *to, uint32_t length, uint64_t offset, uint64_t token);
+int clinux_ring_write(struct clinux_ring *ring, const void *from, uint32_t length, uint64_t offset,
+                      uint64_t token);
+/* Takes finished transfers; with `wait`, blocks until there is at least one. */
+int clinux_ring_reap(struct clinux_ring *ring, struct clinux_completion *completions, int capacity, bool wait);
+
+/* ---- file.c ---- */
+
+/* Opens (creating it, mode 0600) a file or block device for O_DIRECT, and locks
+ * it against every other open. `size` of a block device is checked, a file's is set. */
+int clinux_store_file_open(const char *path, uint64_t size);
+enum {
+    CLINUX_STORE_LOCKED = -10001,    /* another process has it open */
+    CLINUX_STORE_TOO_SMALL = -10002, /* the block device is smaller than `size` */
+    CLINUX_STORE_NOT_EMPTY = -10003, /* a regular file with contents not ours to overwrite */
+    CLINUX_STORE_KIND = -10004,      /* neither a regular file nor a block device */
+    CLINUX_STORE_NO_DIRECT = -10005  /* the file system has no O_DIRECT */
+};
+
+/* ---- loop.c: a GMainContext of our own that dispatches when a descriptor is readable ---- */
+
+struct clinux_loop;
+
+int clinux_loop_new(void (*dispatch)(void *), void *argument, struct clinux_loop **out);
+void clinux_loop_watch(struct clinux_loop *loop, int descriptor);
+/* Runs `dispatch` whenever a watched descriptor is readable, or `tick` ns have passed, until stopped. */
+void clinux_loop_run(struct clinux_loop *loop, uint64_t tick);
+void clinux_loop_stop(struct clinux_loop *loop);
+void clinux_loop_free(struct clinux_loop *loop);
+
+const char *clinux_error_text(int code, char *buffer, size_t size);
+
+#endif

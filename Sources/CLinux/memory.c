@@ -1,0 +1,86 @@
+#include "clinux.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+int clinux_map(uint64_t length, uint64_t alignment, void **out)
+{
+    uint64_t padded = length + alignment;
+    char *start = mmap(NULL, padded, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (start == MAP_FAILED) {
+        return -errno;
+    }
+    char *aligned = (char *)(((uintptr_t)start + alignment - 1) & ~(uintptr_t)(alignment - 1));
+    if (aligned > start) {
+        munmap(start, (size_t)(aligned - start));
+    }
+    munmap(aligned + length, (size_t)(start + padded - (aligned + length)));
+    madvise(aligned, length, MADV_DONTDUMP);
+    madvise(aligned, length, MADV_DONTFORK);
+    *out = aligned;
+    return 0;
+}
+
+int clinux_unmap(void *address, uint64_t length)
+{
+    return munmap(address, length) < 0 ? -errno : 0;
+}
+
+int clinux_release(void *address, uint64_t length)
+{
+    return madvise(address, length, MADV_DONTNEED) < 0 ? -errno : 0;
+}
+
+int clinux_forbid_merging(void *address, uint64_t length)
+{
+    /* EINVAL: a kernel without KSM merges nothing. */
+    return madvise(address, length, MADV_UNMERGEABLE) < 0 && errno != EINVAL ? -errno : 0;
+}
+
+int clinux_check_private_anonymous(uint64_t start, uint64_t length)
+{
+    FILE *maps = fopen("/proc/self/maps", "re");
+    if (maps == NULL) {
+        return -errno;
+    }
+    uint64_t covered = start, end = start + length;
+    char *line = NULL;
+    size_t room = 0;
+    int answer = 0;
+    while (covered < end && getline(&line, &room, maps) > 0) {
+        unsigned long long low, high, inode;
+        char permissions[5];
+        if (sscanf(line, "%llx-%llx %4s %*x %*s %llu", &low, &high, permissions, &inode) != 4 || high <= covered) {
+            continue;
+        }
+        if (low > covered || inode != 0 || strcmp(permissions, "rw-p") != 0) {
+            answer = -EINVAL;
+            break;
+        }
+        covered = high;
+    }
+    free(line);
+    fclose(maps);
+    return answer == 0 && covered < end ? -EINVAL : answer;
+}
+
+int64_t clinux_resident(void *address, uint64_t length)
+{
+    unsigned char states[4096];
+    int64_t pages = 0;
+    for (uint64_t done = 0; done < length;) {
+        uint64_t part = length - done < sizeof states * 4096 ? length - done : sizeof states * 4096;
+        if (mincore((char *)address + done, part, states) < 0) {
+            return -errno;
+        }
+        for (uint64_t i = 0; i < part / 4096; i++) {
+            pages += states[i] & 1;
+        }
+        done += part;
+    }
+    return pages * 4096;
+}

@@ -1,0 +1,87 @@
+#include "clinux.h"
+
+#include <errno.h>
+#include <liburing.h>
+#include <stdlib.h>
+
+struct clinux_ring {
+    struct io_uring ring;
+    int file;
+};
+
+int clinux_ring_open(int file, unsigned depth, struct clinux_ring **out)
+{
+    struct clinux_ring *ring = calloc(1, sizeof *ring);
+    if (ring == NULL) {
+        return -ENOMEM;
+    }
+    int answer = io_uring_queue_init(depth, &ring->ring, 0);
+    if (answer < 0) {
+        free(ring);
+        return answer;
+    }
+    ring->file = file;
+    *out = ring;
+    return 0;
+}
+
+void clinux_ring_close(struct clinux_ring *ring)
+{
+    io_uring_queue_exit(&ring->ring);
+    free(ring);
+}
+
+int clinux_ring_descriptor(const struct clinux_ring *ring)
+{
+    return ring->ring.ring_fd;
+}
+
+static int submit(struct clinux_ring *ring, struct io_uring_sqe *sqe, uint64_t token)
+{
+    io_uring_sqe_set_data64(sqe, token);
+    int answer = io_uring_submit(&ring->ring);
+    return answer < 0 ? answer : 0;
+}
+
+int clinux_ring_read(struct clinux_ring *ring, void *to, uint32_t length, uint64_t offset, uint64_t token)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->ring);
+    if (sqe == NULL) {
+        return -EBUSY;
+    }
+    io_uring_prep_read(sqe, ring->file, to, length, offset);
+    return submit(ring, sqe, token);
+}
+
+int clinux_ring_write(struct clinux_ring *ring, const void *from, uint32_t length, uint64_t offset,
+                      uint64_t token)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->ring);
+    if (sqe == NULL) {
+        return -EBUSY;
+    }
+    io_uring_prep_write(sqe, ring->file, from, length, offset);
+    return submit(ring, sqe, token);
+}
+
+int clinux_ring_reap(struct clinux_ring *ring, struct clinux_completion *completions, int capacity, bool wait)
+{
+    struct io_uring_cqe *cqe;
+    int count = 0;
+    if (wait) {
+        int answer;
+        do {
+            answer = io_uring_wait_cqe(&ring->ring, &cqe);
+        } while (answer == -EINTR);
+        if (answer < 0) {
+            return answer;
+        }
+    }
+    while (count < capacity && io_uring_peek_cqe(&ring->ring, &cqe) == 0) {
+        completions[count].token = io_uring_cqe_get_data64(cqe);
+        completions[count].result = cqe->res;
+        count++;
+        io_uring_cqe_seen(&ring->ring, cqe);
+    }
+    return count;
+}

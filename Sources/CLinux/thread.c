@@ -1,0 +1,93 @@
+#include "clinux.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+uint64_t clinux_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+void clinux_yield(void)
+{
+    sched_yield();
+}
+
+void clinux_sleep(uint64_t nanoseconds)
+{
+    struct timespec left = {(time_t)(nanoseconds / 1000000000u), (long)(nanoseconds % 1000000000u)};
+    while (nanosleep(&left, &left) < 0 && errno == EINTR) {
+    }
+}
+
+int clinux_close(int fd)
+{
+    /* Linux frees the descriptor even when it answers EINTR (close(2)). */
+    return close(fd) < 0 && errno != EINTR ? -errno : 0;
+}
+
+int clinux_thread_start(const char *name, void *(*body)(void *), void *argument, uint64_t *thread)
+{
+    /* Signals belong to the host program's own threads. */
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_t started;
+    int code = pthread_create(&started, NULL, body, argument);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (code != 0) {
+        return -code;
+    }
+    pthread_setname_np(started, name);
+    *thread = (uint64_t)started;
+    return 0;
+}
+
+void clinux_thread_join(uint64_t thread)
+{
+    pthread_join((pthread_t)thread, NULL);
+}
+
+int clinux_thread_pin(uint64_t thread, int cpu)
+{
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    return -pthread_setaffinity_np(thread == 0 ? pthread_self() : (pthread_t)thread, sizeof set, &set);
+}
+
+int clinux_eventfd(void)
+{
+    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return fd >= 0 ? fd : -errno;
+}
+
+void clinux_eventfd_signal(int fd)
+{
+    eventfd_write(fd, 1);
+}
+
+int clinux_eventfd_wait(int fd, uint64_t nanoseconds)
+{
+    struct pollfd poll = {.fd = fd, .events = POLLIN};
+    struct timespec timeout = {(time_t)(nanoseconds / 1000000000u), (long)(nanoseconds % 1000000000u)};
+    if (ppoll(&poll, 1, &timeout, NULL) <= 0) {
+        return 0;
+    }
+    eventfd_t value;
+    return eventfd_read(fd, &value) == 0;
+}
+
+const char *clinux_error_text(int code, char *buffer, size_t size)
+{
+    return strerror_r(code, buffer, size);
+}

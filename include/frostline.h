@@ -1,0 +1,265 @@
+/*
+ * Frostline: a userspace pager for virtual-machine memory.
+ *
+ * This header is the whole contract between a virtual machine monitor (the
+ * "host program") and libfrostline.so. The host program loads the library into
+ * its own process, creates a pager, and attaches the blocks of guest RAM that
+ * the pager may take cold pages from.
+ *
+ * Conventions
+ * - Sizes and offsets are in bytes; offsets count from the start of a block.
+ *   Times are in nanoseconds unless the name says otherwise.
+ * - A function that can fail returns 0 or a negative errno. With it comes a
+ *   sentence in `error` (never more than `error_size` bytes, always terminated)
+ *   that names what was wrong, what is accepted and what to do.
+ * - Every struct that crosses the boundary begins with `struct_size`, which its
+ *   owner sets to sizeof as compiled. Fields are only ever appended.
+ * - The library never frees memory of the host program, nor the reverse. Strings
+ *   passed in are copied; strings handed out live as long as the library.
+ * - "Control thread" below means: any thread, but never two at a time for the
+ *   same pager. QEMU calls these with its big lock held.
+ *
+ * Copyright the Frostline authors. SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef FROSTLINE_H
+#define FROSTLINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Changes whenever an older caller or library would misunderstand the other. */
+#define FROSTLINE_ABI_VERSION 1u
+
+/* One pager: its options, its threads, its store. */
+typedef struct frostline_pager frostline_pager;
+/* One attached block of guest RAM. */
+typedef struct frostline_block frostline_block;
+
+/* How the pager learns which pages were touched. */
+typedef enum frostline_tracker {
+    /* RWP where the kernel has it, otherwise NONE, and a warning says so. */
+    FROSTLINE_TRACKER_AUTO = 0,
+    /* userfaultfd read-write protection, asynchronous (Linux 7.3). */
+    FROSTLINE_TRACKER_RWP = 1,
+    /* No tracking: a page is as old as its last arrival in RAM. */
+    FROSTLINE_TRACKER_NONE = 2
+} frostline_tracker;
+
+/* How a page is taken from the guest without losing a write. */
+typedef enum frostline_guard {
+    FROSTLINE_GUARD_AUTO = 0,
+    /* UFFDIO_MOVE into staging: atomic, private anonymous memory only. */
+    FROSTLINE_GUARD_MOVE = 1
+} frostline_guard;
+
+/* Where cold pages live. */
+typedef enum frostline_store {
+    /* LZ4-compressed, in this process's memory. Needs no configuration. */
+    FROSTLINE_STORE_COMPRESSED = 0,
+    /* A local file or block device, opened O_DIRECT. Needs store_path, store_size. */
+    FROSTLINE_STORE_FILE = 1
+} frostline_store;
+
+/* What becomes of a guest access whose page the store cannot give back. */
+typedef enum frostline_read_error {
+    /* The access waits, the host program is told to stop the VM, and the read
+     * is tried again every second until it succeeds. */
+    FROSTLINE_READ_ERROR_STOP = 0,
+    /* The page is poisoned: a vCPU takes a machine check. Any other thread of
+     * the host program that touches the page gets SIGBUS. */
+    FROSTLINE_READ_ERROR_MACHINE_CHECK = 1
+} frostline_read_error;
+
+typedef struct frostline_options {
+    uint32_t struct_size;
+    uint32_t tracker;         /* enum frostline_tracker */
+    uint32_t guard;           /* enum frostline_guard */
+    uint32_t store;           /* enum frostline_store */
+    uint32_t read_error;      /* enum frostline_read_error */
+    uint32_t reserved;        /* 0 */
+    uint64_t limit;           /* see FROSTLINE_SETTING_LIMIT */
+    uint64_t idle_age;        /* see FROSTLINE_SETTING_IDLE_AGE */
+    const char *store_path;   /* FILE: required. COMPRESSED: NULL. */
+    uint64_t store_size;      /* FILE: required, at least 2 MiB. COMPRESSED: 0. */
+} frostline_options;
+
+/* What can be changed while the pager runs. */
+typedef enum frostline_setting {
+    /* The most host memory, in bytes, that the guest's RAM may cost: resident
+     * pages, compressed pool and staging together. 0: no limit; otherwise at
+     * least FROSTLINE_LIMIT_MIN. It is kept by evicting, coldest first, and may
+     * be passed for as long as the guest allocates faster than the store takes. */
+    FROSTLINE_SETTING_LIMIT = 1,
+    /* Pages untouched for this long, in nanoseconds, are evicted. 0: age alone
+     * evicts nothing; otherwise at least one second and at most one day. */
+    FROSTLINE_SETTING_IDLE_AGE = 2
+} frostline_setting;
+
+#define FROSTLINE_LIMIT_MIN (UINT64_C(32) << 20)
+
+typedef enum frostline_log_level {
+    FROSTLINE_LOG_ERROR = 0,
+    FROSTLINE_LOG_WARNING = 1,
+    FROSTLINE_LOG_INFO = 2
+} frostline_log_level;
+
+typedef enum frostline_event_kind {
+    /* The store refused a page. The page stays in RAM and the guest goes on. */
+    FROSTLINE_EVENT_WRITE_FAILED = 1,
+    /* The store takes pages again. */
+    FROSTLINE_EVENT_WRITE_RECOVERED = 2,
+    /* A stored page could not be read and a guest access waits for it: the host
+     * program must stop the VM (read_error=STOP), or the page was poisoned. */
+    FROSTLINE_EVENT_READ_FAILED = 3,
+    /* No guest access waits for an unreadable page any more. */
+    FROSTLINE_EVENT_READ_RECOVERED = 4
+} frostline_event_kind;
+
+typedef struct frostline_event {
+    uint32_t struct_size;
+    uint32_t kind;            /* enum frostline_event_kind */
+    const char *block;        /* name of the block, valid during the call; may be "" */
+    uint64_t offset;          /* of the page within the block */
+    int32_t error;            /* positive errno, 0 when there is none */
+    uint32_t poisoned;        /* 1: the page was poisoned, no need to stop the VM */
+} frostline_event;
+
+/*
+ * What the library may call in the host program. Both run on the library's own
+ * threads, the fault server among them: they must not block, must not touch
+ * guest memory, and must not wait for a thread that may touch guest memory (so
+ * in QEMU they must not take the big lock). Either may be NULL.
+ */
+typedef struct frostline_host {
+    uint32_t struct_size;
+    uint32_t reserved;        /* 0 */
+    void *opaque;
+    void (*log)(void *opaque, uint32_t level, const char *message);
+    void (*event)(void *opaque, const frostline_event *event);
+} frostline_host;
+
+/* A block of guest RAM: private anonymous memory of this process. */
+typedef struct frostline_block_info {
+    uint32_t struct_size;
+    uint32_t page_size;       /* of the mapping; must be 4096 */
+    const char *name;         /* for messages and statistics */
+    void *address;            /* page-aligned */
+    uint64_t length;          /* a multiple of the page size, not 0 */
+} frostline_block_info;
+
+/* Bucket i of the fault-time histogram counts faults served in less than
+ * 2^i nanoseconds and not less than 2^(i-1). */
+#define FROSTLINE_FAULT_TIME_BUCKETS 40
+
+typedef struct frostline_stats {
+    uint32_t struct_size;
+    uint32_t reserved;
+    const char *tracker;      /* in use: "rwp" or "none" */
+    const char *guard;        /* in use: "move" */
+    const char *store;        /* "compressed" or "file" */
+    /* Bytes of guest memory, by where they are. */
+    uint64_t guest_bytes;         /* sum of the attached blocks */
+    uint64_t resident_bytes;      /* in RAM as of the last pass, corrected for evictions and faults since */
+    uint64_t evicted_bytes;       /* in the store, all tiers */
+    uint64_t same_filled_bytes;   /* … of which same-filled: kept as one word each */
+    uint64_t compressed_bytes;    /* … of which compressed */
+    uint64_t file_bytes;          /* … of which in the file */
+    /* Bytes of host memory or storage that it costs. */
+    uint64_t same_filled_cost;
+    uint64_t compressed_cost;     /* memory the pool holds, waste included */
+    uint64_t compressed_payload;  /* … of which compressed data */
+    uint64_t file_cost;           /* bytes of the file in use */
+    uint64_t staging_bytes;       /* leaving: moved out, not stored yet */
+    uint64_t staging_max_bytes;   /* bound of staging_bytes */
+    uint64_t metadata_bytes;      /* page tables, ages, bookkeeping: memory really touched */
+    /* Settings in force. */
+    uint64_t limit;
+    uint64_t idle_age;
+    /* Counters since the pager was created. */
+    uint64_t faults;              /* fault messages answered */
+    uint64_t fetches;             /* pages brought back from the store */
+    uint64_t rescues;             /* pages touched while leaving, put back from staging */
+    uint64_t zero_fills;          /* first touches, or touches after a discard */
+    uint64_t duplicate_faults;    /* messages for a page that was already back */
+    uint64_t evictions;           /* pages whose only copy is, or was, in the store */
+    uint64_t busy_pages;          /* refused by UFFDIO_MOVE: pinned, merged or shared after fork */
+    uint64_t returned_pages;      /* put back because the store refused them */
+    uint64_t discarded_pages;     /* dropped from staging or store by a discard */
+    uint64_t write_errors;
+    uint64_t read_errors;
+    uint64_t poisoned_pages;
+    uint64_t waiting_pages;       /* unreadable at this moment, a guest access waits for each */
+    uint64_t passes;              /* scans of guest memory for touched pages */
+    uint64_t touched_bytes;       /* found touched by the last pass */
+    /* Time from reading a fault message to the page being in place. */
+    uint64_t fault_time_p50;
+    uint64_t fault_time_p99;
+    uint64_t fault_time_max;
+    uint64_t fault_time_counts[FROSTLINE_FAULT_TIME_BUCKETS];
+} frostline_stats;
+
+/* The ABI version of the library. Call it first: when it differs from
+ * FROSTLINE_ABI_VERSION, call nothing else. Any thread. */
+uint32_t frostline_abi_version(void);
+
+/* The release of the library, such as "0.1.0". Any thread. */
+const char *frostline_version(void);
+
+/*
+ * Creates a pager: checks the options, probes the kernel, opens the store and
+ * starts the threads. Must run after any fork that the host program does.
+ * Control thread. On failure *out is NULL and nothing is left behind.
+ *   -EINVAL      an option is out of range
+ *   -EOPNOTSUPP  the kernel lacks what was demanded
+ *   -EPERM       no permission for a userfaultfd that handles kernel faults
+ *   other        as the store's path answered
+ */
+int frostline_pager_create(const frostline_options *options, const frostline_host *host,
+                           frostline_pager **out, char *error, size_t error_size);
+
+/* Stops the threads and closes the store. No block may be attached. Control thread. */
+void frostline_pager_destroy(frostline_pager *pager);
+
+/* Changes a frostline_setting. The next pass goes by it. Control thread.
+ * -EINVAL: unknown setting, or a value out of its range; the old one stays. */
+int frostline_pager_set(frostline_pager *pager, uint32_t setting, uint64_t value,
+                        char *error, size_t error_size);
+
+/* Fills in `stats`. Takes no lock, waits for nothing, touches no guest memory.
+ * Any thread, at any time before the pager is destroyed. */
+void frostline_pager_stats(const frostline_pager *pager, frostline_stats *stats);
+
+/*
+ * Takes a block under management. Before the guest, or anything else, runs on it.
+ * Merging (KSM) of the block is switched off: merged pages cannot be moved.
+ * Control thread. On failure *out is NULL and the block is as it was.
+ *   -EINVAL      not page-aligned, empty, or not private anonymous memory
+ *   -EBUSY       the memory is registered with another userfaultfd
+ */
+int frostline_block_attach(frostline_pager *pager, const frostline_block_info *info,
+                           frostline_block **out, char *error, size_t error_size);
+
+/* Gives the block up. Its evicted contents are lost: for memory that is about to
+ * be unmapped. Waits for evictions and fetches in flight. Control thread. */
+void frostline_block_detach(frostline_block *block);
+
+/*
+ * Brackets a discard: between the two calls the caller gives [offset, offset +
+ * length) back to the kernel (MADV_DONTNEED), and afterwards the range reads as
+ * zeros. It waits for no store I/O and no pin; at most for one UFFDIO_MOVE or
+ * UFFDIO_COPY under way. An access by another thread in between waits until
+ * the end. Any thread, any locks; offset and length in whole pages; the range
+ * may not overlap another discard of the same block that is still open.
+ */
+void frostline_discard_begin(frostline_block *block, uint64_t offset, uint64_t length);
+void frostline_discard_end(frostline_block *block, uint64_t offset, uint64_t length);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
