@@ -1,0 +1,49 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let strict: [SwiftSetting] = [
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+]
+
+let libraryLinkage: [LinkerSetting] = [
+    .unsafeFlags(
+        [
+            "-static-stdlib", "-use-ld=lld",
+            "-Xlinker", "-soname=libfrostline.so.1",
+            "-Xlinker", "--version-script=\(Context.packageDirectory)/Sources/Exports/frostline.map",
+            "-Xlinker", "-z", "-Xlinker", "defs",
+            "-Xlinker", "-z", "-Xlinker", "nodelete",
+            "-Xlinker", "--gc-sections",
+        ], .when(configuration: .release))
+]
+
+let package = Package(
+    name: "frostline",
+    products: [
+        .library(name: "frostline", type: .dynamic, targets: ["Exports"])
+    ],
+    targets: [
+        .systemLibrary(
+            name: "CGLib", pkgConfig: "glib-2.0", providers: [.apt(["libglib2.0-dev"])]),
+        .target(name: "CFrostline"),
+        .target(
+            name: "CLinux", dependencies: ["CGLib"],
+            cSettings: [.define("_GNU_SOURCE"), .unsafeFlags(["-Wall", "-Wextra", "-Werror"])],
+            linkerSettings: [.unsafeFlags(["-l:liburing.a"])]),
+        .target(
+            name: "CCodec",
+            cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])],
+            linkerSettings: [.unsafeFlags(["-l:liblz4.a"])]),
+        .target(name: "Kernel", dependencies: ["CLinux"], swiftSettings: strict),
+        .target(name: "Engine", dependencies: ["Kernel", "CCodec"], swiftSettings: strict),
+        .target(
+            name: "Exports", dependencies: ["CFrostline", "Engine", "Kernel"],
+            exclude: ["frostline.map"],
+            swiftSettings: strict, linkerSettings: libraryLinkage),
+        .testTarget(
+            name: "NativeTests", dependencies: ["Engine", "Kernel"],
+            swiftSettings: [.treatAllWarnings(as: .error)]),
+    ],
+    swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,65 @@
+import Synchronization
+
+/// What the pager has done and where pages are: plain counters that any thread
+/// reads without a lock. Each says in pages or times what it counts.
+public final class Counters: Sendable {
+    public let faults = Atomic<UInt64>(0)
+    public let fetches = Atomic<UInt64>(0)
+    public let rescues = Atomic<UInt64>(0)
+    public let zeroFills = Atomic<UInt64>(0)
+    public let duplicateFaults = Atomic<UInt64>(0)
+    public let evictions = Atomic<UInt64>(0)
+    public let busyPages = Atomic<UInt64>(0)
+    public let returnedPages = Atomic<UInt64>(0)
+    public let discardedPages = Atomic<UInt64>(0)
+    public let writeErrors = Atomic<UInt64>(0)
+    public let readErrors = Atomic<UInt64>(0)
+    public let poisonedPages = Atomic<UInt64>(0)
+    public let passes = Atomic<UInt64>(0)
+
+    /// Sum of the attached blocks, in pages.
+    public let attachedPages = Atomic<Int>(0)
+    /// Host memory of page tables, ages and bookkeeping as of the last pass, in bytes.
+    public let metadataBytes = Atomic<Int>(0)
+    /// Pages found touched by the last pass.
+    public let touchedPages = Atomic<Int>(0)
+    /// Pages in guest memory as of the last pass, corrected for what moved since.
+    public let residentPages = Atomic<Int>(0)
+    /// Pages in staging.
+    public let stagedPages = Atomic<Int>(0)
+    /// Pages in each tier.
+    public let sameFilledPages = Atomic<Int>(0)
+    public let compressedPages = Atomic<Int>(0)
+    public let filePages = Atomic<Int>(0)
+    /// Unreadable pages that an access waits for.
+    public let waitingPages = Atomic<Int>(0)
+
+    public init() {}
+
+    @inline(__always)
+    func stored(_ tier: Tier, change: Int) {
+        switch tier {
+        case .sameFilled: sameFilledPages.add(change, ordering: .relaxed)
+        case .compressed: compressedPages.add(change, ordering: .relaxed)
+        case .file: filePages.add(change, ordering: .relaxed)
+        }
+    }
+
+    /// Pages that are in the store and nowhere else.
+    public var evictedPages: Int {
+        sameFilledPages.load(ordering: .relaxed) + compressedPages.load(ordering: .relaxed)
+            + filePages.load(ordering: .relaxed)
+    }
+}
+
+extension Atomic where Value == UInt64 {
+    @inline(__always)
+    func increment(by amount: UInt64 = 1) { add(amount, ordering: .relaxed) }
+    @inline(__always)
+    public var value: UInt64 { load(ordering: .relaxed) }
+}
+
+extension Atomic where Value == Int {
+    @inline(__always)
+    public var value: Int { load(ordering: .relaxed) }
+}

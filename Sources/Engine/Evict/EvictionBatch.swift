@@ -1,0 +1,46 @@
+import Kernel
+
+/// The pages of one huge page on their way out. Reused, so eviction allocates
+/// nothing once it is running. Worker thread only.
+final class EvictionBatch {
+    private static let pagesMax = hugePageSize / pageSize
+
+    /// Pages whose entry says that they are leaving, ascending.
+    var claimed: [Int] = []
+    /// Those that are, or were, in staging, ascending.
+    var moved: [Int] = []
+    /// Those for the store, with their addresses in staging and what became of them.
+    var toStore: [Int] = []
+    var addresses: [UInt64] = []
+    var outcomes: [PutOutcome]
+
+    init() {
+        claimed.reserveCapacity(Self.pagesMax)
+        moved.reserveCapacity(Self.pagesMax)
+        toStore.reserveCapacity(Self.pagesMax)
+        addresses.reserveCapacity(Self.pagesMax)
+        outcomes = Array(repeating: .refused(.full), count: Self.pagesMax)
+    }
+
+    func removeAll() {
+        claimed.removeAll(keepingCapacity: true)
+        moved.removeAll(keepingCapacity: true)
+        toStore.removeAll(keepingCapacity: true)
+        addresses.removeAll(keepingCapacity: true)
+    }
+
+    /// Pages from `index` on that follow each other without a gap.
+    func run(from index: Int) -> Int {
+        var end = index + 1
+        while end < claimed.count, claimed[end] == claimed[end - 1] + 1 { end += 1 }
+        return end - index
+    }
+
+    func putAll<Port: KernelPort>(into pager: Pager<Port>) {
+        unsafe addresses.withUnsafeBufferPointer { pages in
+            unsafe outcomes.withUnsafeMutableBufferPointer { outcomes in
+                unsafe pager.store.put(pages, outcomes: outcomes)
+            }
+        }
+    }
+}

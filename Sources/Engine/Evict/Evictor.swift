@@ -1,0 +1,214 @@
+import Kernel
+
+/// Takes cold pages out of one huge page at a time: claim them, move them to
+/// staging in runs, hand them to the store, free the staging. Worker thread only.
+public final class Evictor<Port: KernelPort>: @unchecked Sendable {
+    let pager: Pager<Port>
+    var health = StoreHealth()
+    private let batch: EvictionBatch
+
+    /// Tries of a MOVE that answers EAGAIN without progress, before its pages stay.
+    private static var movesMax: Int { 100 }
+
+    public init(pager: Pager<Port>) {
+        self.pager = pager
+        batch = EvictionBatch()
+    }
+
+    /// Evicts those `candidates` that can be: distinct pages, ascending, all in one
+    /// huge page. Returns how many went to the store.
+    public func evict(_ region: Region, _ candidates: ArraySlice<Int>) -> Int {
+        guard let first = candidates.first, watch(region, chunk: region.chunk(of: first)) else {
+            return 0
+        }
+        batch.removeAll()
+        claim(region, candidates)
+        moveOut(region)
+        let stored = storeStaged(region)
+        releaseStaging(region)
+        return stored
+    }
+
+    /// From the first eviction on, holes in the chunk must fault to us.
+    private func watch(_ region: Region, chunk: Int) -> Bool {
+        switch region.chunks.prepare(chunk) {
+        case .watched: return true
+        case .discarding: return false
+        case .enter:
+            let pages = region.pages(ofChunk: chunk)
+            let errno = pager.kernel.watch(
+                start: region.address(of: pages.lowerBound),
+                length: UInt64(pages.count * pageSize), tracked: pager.tracking)
+            region.chunks.enter(chunk, completed: errno == nil)
+            if let errno {
+                pager.host.log(
+                    .warning,
+                    "\(region.name): cannot watch memory for faults (\(errno.text)); it stays resident")
+            }
+            return errno == nil
+        }
+    }
+
+    private func claim(_ region: Region, _ candidates: ArraySlice<Int>) {
+        for page in candidates {
+            let entry = region.table[page]
+            guard entry.state == .resident else { continue }
+            let leaving = PageEntry(
+                .leaving, generation: entry.generation &+ 1,
+                payload: UInt64(region.positionInHugePage(page)))
+            if pager.transition(region, page, from: entry, to: leaving) { batch.claimed.append(page) }
+        }
+    }
+
+    private func moveOut(_ region: Region) {
+        var next = 0
+        var tries = 0
+        while next < batch.claimed.count {
+            let run = batch.run(from: next)
+            let page = batch.claimed[next]
+            let result = pager.kernel.move(
+                from: region.address(of: page),
+                to: pager.staging.address(of: region.positionInHugePage(page)),
+                length: UInt64(run * pageSize))
+            let moved = Int(result.moved) / pageSize
+            pager.counters.residentPages.subtract(moved, ordering: .relaxed)
+            pager.counters.stagedPages.add(moved, ordering: .relaxed)
+            for index in next..<next + moved { settleMoved(region, batch.claimed[index]) }
+            next += moved
+            if moved > 0 { tries = 0 }
+            switch result.stop {
+            case .none:
+                continue
+            case .again where tries < Self.movesMax:
+                tries += 1
+                pager.kernel.pause()
+            case .pinned, .again:
+                pager.counters.busyPages.increment()
+                settleUnmoved(region, batch.claimed[next])
+                next += 1
+            case .hole, .failed:
+                settleUnmoved(region, batch.claimed[next])
+                next += 1
+            }
+        }
+    }
+
+    private func settleMoved(_ region: Region, _ page: Int) {
+        batch.moved.append(page)
+        let entry = region.table[page]
+        if entry.state == .leaving,
+            pager.transition(region, page, from: entry, to: entry.becoming(.staged))
+        {
+            return
+        }
+        // An access came during the move; the fault server left the rescue to us.
+        let wanted = region.table[page]
+        precondition(wanted.state == .wanted, "a leaving page was taken by another thread")
+        let staged = wanted.becoming(.staged)
+        pager.settle(region, page, from: wanted, to: staged)
+        if case .rescued = pager.rescue(region, page, from: staged) {
+            pager.counters.rescues.increment()
+        }
+    }
+
+    private func settleUnmoved(_ region: Region, _ page: Int) {
+        while true {
+            let entry = region.table[page]
+            guard pager.transition(region, page, from: entry, to: entry.becoming(.resident, payload: 0))
+            else { continue }
+            region.ages[page] = AgeMap.touched
+            if entry.state == .wanted {
+                pager.kernel.wake(start: region.address(of: page), length: UInt64(pageSize))
+            }
+            return
+        }
+    }
+
+    private func storeStaged(_ region: Region) -> Int {
+        let stored = storeSameFilled(region)
+        guard !batch.toStore.isEmpty else { return stored }
+        batch.putAll(into: pager)
+        var failure: (Errno, Int)?
+        var taken = 0
+        for (index, page) in batch.toStore.enumerated() {
+            switch batch.outcomes[index] {
+            case .stored(let place):
+                let locator = Locator(tier: pager.store.tier, place: place)
+                if commit(region, page, to: locator) { taken += 1 }
+            case .refused(let refusal):
+                giveBack(region, page)
+                switch refusal {
+                case .incompressible: break
+                case .full: failure = (.noSpace, page)
+                case .failed(let errno): failure = (errno, page)
+                }
+                if refusal != .incompressible { pager.counters.writeErrors.increment() }
+            }
+        }
+        health.record(failure, region, at: pager.kernel.now(), host: pager.host)
+        return stored + taken
+    }
+
+    /// Stores the same-filled pages of the batch and lists the others.
+    private func storeSameFilled(_ region: Region) -> Int {
+        var stored = 0
+        for page in batch.moved where region.table[page].state == .staged {
+            let position = region.positionInHugePage(page)
+            if let word = unsafe sameFilledWord(pager.staging.contents(of: position)),
+                let place = pager.store.words.put(word)
+            {
+                if commit(region, page, to: Locator(tier: .sameFilled, place: place)) { stored += 1 }
+            } else {
+                batch.toStore.append(page)
+                batch.addresses.append(pager.staging.address(of: position))
+            }
+        }
+        return stored
+    }
+
+    /// The store has the page. False when it was rescued or discarded meanwhile.
+    private func commit(_ region: Region, _ page: Int, to locator: Locator) -> Bool {
+        let entry = region.table[page]
+        if entry.state == .staged {
+            // Counted first: the fault server may take it back the moment it is stored.
+            pager.counters.stored(locator.tier, change: 1)
+            let stored = entry.becoming(.stored, payload: locator.payload)
+            if pager.transition(region, page, from: entry, to: stored) {
+                pager.counters.evictions.increment()
+                region.ages[page] = AgeMap.absent
+                return true
+            }
+            pager.counters.stored(locator.tier, change: -1)
+        }
+        pager.store.drop(locator)
+        return false
+    }
+
+    /// The store refused the page: back to the guest. The copy looks touched, so it
+    /// is not tried again before it has been idle once more.
+    private func giveBack(_ region: Region, _ page: Int) {
+        let entry = region.table[page]
+        guard entry.state == .staged else { return }
+        if case .rescued = pager.rescue(region, page, from: entry) {
+            pager.counters.returnedPages.increment()
+        }
+    }
+
+    /// Frees the staging once no page's only copy is in it and the fault server
+    /// reads none of it.
+    private func releaseStaging(_ region: Region) {
+        guard let first = batch.moved.first, let last = batch.moved.last else { return }
+        for page in batch.moved {
+            while region.table[page].state == .rescuing || region.table[page].state == .staged {
+                // Staged still: neither the store nor the guest took it. It stays safe
+                // here; the guest must take it in the end.
+                if region.table[page].state == .staged { giveBack(region, page) }
+                pager.kernel.pause()
+            }
+        }
+        let start = pager.staging.address(of: region.positionInHugePage(first))
+        let pages = region.positionInHugePage(last) - region.positionInHugePage(first) + 1
+        pager.kernel.release(start: start, length: UInt64(pages * pageSize))
+        pager.counters.stagedPages.subtract(batch.moved.count, ordering: .relaxed)
+    }
+}

@@ -1,0 +1,41 @@
+import Kernel
+
+/// Whether the store takes pages, and when it is worth asking again. The host
+/// program hears of the first refusal and of the recovery, not of every page.
+struct StoreHealth {
+    private enum State: Equatable {
+        case working
+        /// Nanoseconds, on the kernel's clock.
+        case failing(retryAt: UInt64, pause: UInt64)
+    }
+
+    private var state = State.working
+    private static let pauseMin: UInt64 = 1_000_000_000
+    private static let pauseMax: UInt64 = 30_000_000_000
+
+    func mayTry(at now: UInt64) -> Bool {
+        switch state {
+        case .working: true
+        case .failing(let retryAt, _): now >= retryAt
+        }
+    }
+
+    /// `failure`: the last error of a batch and the page it befell.
+    mutating func record(
+        _ failure: (errno: Errno, page: Int)?, _ region: Region, at now: UInt64, host: Host
+    ) {
+        switch (state, failure) {
+        case (.working, nil):
+            break
+        case (.working, let failure?):
+            state = .failing(retryAt: now + Self.pauseMin, pause: Self.pauseMin)
+            host.report(.writeFailed(failure.errno, region: region, page: failure.page))
+        case (.failing, nil):
+            state = .working
+            host.report(.writeRecovered)
+        case (.failing(_, let pause), _?):
+            let next = min(pause * 2, Self.pauseMax)
+            state = .failing(retryAt: now + next, pause: next)
+        }
+    }
+}

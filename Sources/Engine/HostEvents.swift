@@ -1,0 +1,30 @@
+import Kernel
+
+/// What the pager tells the host program. Called on the pager's own threads: an
+/// implementation must not block or touch guest memory.
+public enum HostEvent: Sendable {
+    case writeFailed(Errno, region: Region, page: Int)
+    case writeRecovered
+    case readFailed(Errno, region: Region, page: Int, poisoned: Bool)
+    case readRecovered
+}
+
+public enum LogLevel: UInt32, Sendable {
+    case error = 0
+    case warning = 1
+    case info = 2
+}
+
+/// The host program, as the pager sees it.
+public struct Host: Sendable {
+    public let report: @Sendable (HostEvent) -> Void
+    public let log: @Sendable (LogLevel, String) -> Void
+
+    public init(
+        report: @escaping @Sendable (HostEvent) -> Void,
+        log: @escaping @Sendable (LogLevel, String) -> Void
+    ) {
+        self.report = report
+        self.log = log
+    }
+}

@@ -1,0 +1,178 @@
+import Kernel
+import Synchronization
+
+/// A pager on the real kernel with its two threads: the fault server on an event
+/// loop of its own, and the worker. What the C functions call.
+public final class LivePager: Sendable {
+    public let pager: Pager<LinuxKernel>
+    private let loop: FaultLoop
+    private let worker: Worker<LinuxKernel>
+    private let wakeUp: WakeUpReference
+    private let stopping = Atomic<Bool>(false)
+    private let threads: Mutex<Threads>
+    public let storeName: StaticString
+    private static let tickNanoseconds: UInt64 = 1_000_000_000
+    /// At least this long between passes that evict nothing.
+    private static let fruitlessPause: UInt64 = 10_000_000
+
+    private struct Threads {
+        var server: Thread?
+        var worker: Thread?
+    }
+
+    private final class WakeUpReference: Sendable {
+        let wakeUp: WakeUp
+        init() throws(Errno) { wakeUp = try WakeUp() }
+    }
+
+    /// Checks the options, probes the kernel, opens the store, starts the threads.
+    public init(_ options: PagerOptions, host: Host) throws(SetupFailure) {
+        let settings: Settings
+        do {
+            settings = try Settings(limit: options.limit, idleAge: options.idleAge)
+        } catch {
+            throw SetupFailure(.invalid, error.reason)
+        }
+        let features = try Setup.probeKernel()
+        let tracking = try Setup.chooseTracking(options.tracker, features, options, host)
+        if options.readErrorAction == .machineCheck, !features.poison {
+            throw SetupFailure(
+                .notSupported,
+                "read-error machine-check needs UFFDIO_POISON, which this kernel lacks; "
+                    + "use read-error stop, or Linux 6.6 or later")
+        }
+        let file = try Setup.openFile(options.store)
+        do {
+            let reference = try WakeUpReference()
+            let port = try LinuxKernel(tracking: tracking, file: file)
+            let store = try Self.makeStore(options.store, port)
+            let pager = try Pager(
+                port: port, store: store, settings: settings, host: host, tracking: tracking,
+                readErrorAction: options.readErrorAction,
+                wakeWorker: { reference.wakeUp.signal() })
+            let server = try FaultServer(pager: pager)
+            loop = try FaultLoop { Self.dispatch(server) }
+            worker = Worker(pager: pager)
+            self.pager = pager
+            wakeUp = reference
+        } catch {
+            throw SetupFailure(error, "cannot set up the pager: \(error.text)")
+        }
+        if case .file = options.store { storeName = "file" } else { storeName = "compressed" }
+        threads = Mutex(Threads())
+        try start()
+    }
+
+    /// Address space for everything that could ever be evicted; memory is used only
+    /// as pages come.
+    private static let poolCapacity = 1 << 40
+    private static let pagesMax = 1 << 28
+
+    private static func makeStore(
+        _ choice: PagerOptions.StoreChoice, _ port: LinuxKernel
+    ) throws(Errno) -> Store<LinuxKernel> {
+        switch choice {
+        case .compressed:
+            try Store(
+                backing: .compressed(try CompressedStore(capacity: poolCapacity)),
+                pagesMax: pagesMax)
+        case .file(_, let size):
+            try Store(backing: .file(FileStore(port: port, size: size)), pagesMax: pagesMax)
+        }
+    }
+
+    /// The event loop's body: faults while they come, and a retry every tick.
+    private static func dispatch(_ server: FaultServer<LinuxKernel>) {
+        server.serveUntilQuiet()
+        server.retryWaitingIfDue(every: tickNanoseconds)
+    }
+
+    private func start() throws(SetupFailure) {
+        loop.watch(descriptor: pager.kernel.faultDescriptor)
+        if let descriptor = pager.kernel.fetchDescriptor { loop.watch(descriptor: descriptor) }
+        do {
+            let server = try Thread(name: "frostline-fault") { [loop] in
+                loop.run(tickNanoseconds: Self.tickNanoseconds)
+            }
+            threads.withLock { $0.server = server }
+            let worker = try Thread(name: "frostline-evict") { [self] in work() }
+            threads.withLock { $0.worker = worker }
+        } catch {
+            stop()
+            throw SetupFailure(error, "cannot start a thread: \(error.text)")
+        }
+    }
+
+    private func work() {
+        while !stopping.load(ordering: .acquiring) {
+            let evicted = worker.pass()
+            if evicted == 0 { Kernel.sleep(nanoseconds: Self.fruitlessPause) }
+            if pager.limitPassed.load(ordering: .relaxed) { continue }
+            wakeUp.wakeUp.wait(nanoseconds: worker.interval)
+        }
+    }
+
+    /// Lets the worker go by new settings at once. Control thread.
+    public func settingsChanged() { wakeUp.wakeUp.signal() }
+
+    /// Ends both threads. No block may be attached. Control thread.
+    public func stop() {
+        precondition(pager.regions.isEmpty, "a block is still attached")
+        stopping.store(true, ordering: .releasing)
+        wakeUp.wakeUp.signal()
+        loop.stop()
+        threads.withLock { threads in
+            threads.worker.take()?.join()
+            threads.server.take()?.join()
+        }
+    }
+
+    /// Takes a block under management. Control thread.
+    public func attach(name: String, start: UInt64, length: UInt64) throws(SetupFailure) -> Region {
+        guard start % UInt64(pageSize) == 0, length % UInt64(pageSize) == 0, length > 0 else {
+            throw SetupFailure(
+                .invalid, "block \(name) is not a whole number of 4096-byte pages, page-aligned")
+        }
+        let region = try Self.makeRegion(name: name, start: start, length: length)
+        do {
+            try pager.attach(region)
+        } catch {
+            throw Self.describe(error, name)
+        }
+        return region
+    }
+
+    private static func makeRegion(
+        name: String, start: UInt64, length: UInt64
+    ) throws(SetupFailure) -> Region {
+        let isPageable: Bool
+        let region: Region
+        do throws(Errno) {
+            isPageable = try isPrivateAnonymous(start: start, length: length)
+            if let errno = forbidMerging(start: start, length: length) { throw errno }
+            region = try Region(name: name, start: start, length: length)
+        } catch {
+            throw SetupFailure(error, "cannot attach block \(name): \(error.text)")
+        }
+        guard isPageable else {
+            throw SetupFailure(
+                .invalid,
+                "block \(name) is not private anonymous memory, the only kind that can be "
+                    + "paged; use memory-backend-ram without share=on")
+        }
+        return region
+    }
+
+    private static func describe(
+        _ failure: Pager<LinuxKernel>.AttachFailure, _ name: String
+    ) -> SetupFailure {
+        switch failure {
+        case .tooManyBlocks:
+            SetupFailure(.busy, "block \(name) is one too many; a pager takes \(RegionList.capacity)")
+        case .register(.busy):
+            SetupFailure(.busy, "the memory of block \(name) is registered with another userfaultfd")
+        case .register(let errno):
+            SetupFailure(errno, "cannot register block \(name) with userfaultfd: \(errno.text)")
+        }
+    }
+}

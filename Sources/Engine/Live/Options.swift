@@ -1,0 +1,45 @@
+import Kernel
+
+/// How a pager is wanted, after the C types are gone.
+public struct PagerOptions: Sendable {
+    public enum TrackerChoice: Sendable { case automatic, readWriteProtection, none }
+    public enum StoreChoice: Sendable {
+        case compressed
+        /// Size in bytes.
+        case file(path: String, size: UInt64)
+    }
+
+    public var tracker: TrackerChoice
+    public var store: StoreChoice
+    public var readErrorAction: ReadErrorAction
+    /// Bytes, 0 for none.
+    public var limit: UInt64
+    /// Nanoseconds, 0 for never.
+    public var idleAge: UInt64
+
+    /// Room for one batch of evictions. Bytes.
+    public static let fileSizeMin: UInt64 = 2 << 20
+
+    public init(
+        tracker: TrackerChoice, store: StoreChoice, readErrorAction: ReadErrorAction,
+        limit: UInt64, idleAge: UInt64
+    ) {
+        self.tracker = tracker
+        self.store = store
+        self.readErrorAction = readErrorAction
+        self.limit = limit
+        self.idleAge = idleAge
+    }
+}
+
+/// Why a pager, or a block, could not be set up: an errno for the program and a
+/// sentence for the operator, with the cause and the cure.
+public struct SetupFailure: Error, Equatable, Sendable {
+    public let errno: Errno
+    public let message: String
+
+    public init(_ errno: Errno, _ message: String) {
+        self.errno = errno
+        self.message = message
+    }
+}

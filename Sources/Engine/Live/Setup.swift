@@ -1,0 +1,106 @@
+import Kernel
+
+/// The checks at start: everything that can be refused is refused here, with a
+/// reason, and not found out later by a guest.
+enum Setup {
+    static func probeKernel() throws(SetupFailure) -> KernelFeatures {
+        let features: KernelFeatures
+        do {
+            features = try KernelFeatures.probe()
+        } catch {
+            switch error {
+            case .notPermitted, .accessDenied:
+                throw SetupFailure(
+                    .notPermitted,
+                    "no permission for a userfaultfd that handles faults of the kernel (KVM, "
+                        + "device I/O): give this user access to /dev/userfaultfd, or set "
+                        + "vm.unprivileged_userfaultfd=1, or run with CAP_SYS_PTRACE")
+            default:
+                throw SetupFailure(
+                    .notSupported,
+                    "this kernel gives no userfaultfd (\(error.text)): it needs CONFIG_USERFAULTFD")
+            }
+        }
+        guard features.move else {
+            throw SetupFailure(
+                .notSupported,
+                "this kernel has no UFFDIO_MOVE, by which pages leave the guest: use Linux 6.8 or later")
+        }
+        return features
+    }
+
+    /// Whether to track with RWP.
+    static func chooseTracking(
+        _ choice: PagerOptions.TrackerChoice, _ features: KernelFeatures, _ options: PagerOptions,
+        _ host: Host
+    ) throws(SetupFailure) -> Bool {
+        switch choice {
+        case .none:
+            return false
+        case .readWriteProtection:
+            guard features.readWriteProtection else {
+                throw SetupFailure(
+                    .notSupported,
+                    "tracker rwp was demanded, but this kernel has no userfaultfd read-write "
+                        + "protection: use Linux 7.3 or later, or tracker auto or none")
+            }
+            return true
+        case .automatic:
+            if !features.readWriteProtection {
+                host.log(
+                    .warning,
+                    "this kernel has no userfaultfd read-write protection (Linux 7.3), so touches "
+                        + "are not tracked: a page is as old as its last arrival in RAM")
+            }
+            return features.readWriteProtection
+        }
+    }
+
+    static func openFile(_ store: PagerOptions.StoreChoice) throws(SetupFailure) -> StoreFile? {
+        guard case .file(let path, let size) = store else { return nil }
+        guard size >= PagerOptions.fileSizeMin, size % UInt64(pageSize) == 0 else {
+            throw SetupFailure(
+                .invalid,
+                "the store's size is \(size) bytes; it must be a multiple of 4096 and at least "
+                    + "\(PagerOptions.fileSizeMin) (2 MiB)")
+        }
+        do {
+            return try StoreFile(path: path, size: size)
+        } catch {
+            throw describe(error, path: path, size: size)
+        }
+    }
+
+    private static func describe(
+        _ failure: StoreFile.OpenFailure, path: String, size: UInt64
+    ) -> SetupFailure {
+        switch failure {
+        case .failed(let errno):
+            SetupFailure(
+                errno,
+                "cannot open the store \(path): \(errno.text); name a file in a folder that this "
+                    + "user may write to, or a block device")
+        case .locked:
+            SetupFailure(
+                .busy, "the store \(path) is in use by another process; give each VM its own path")
+        case .deviceTooSmall:
+            SetupFailure(
+                .noSpace,
+                "the block device \(path) is smaller than the store's size of \(size) bytes; "
+                    + "lower the size or name a larger device")
+        case .notEmpty:
+            SetupFailure(
+                .exists,
+                "the store \(path) is a file with contents, which would be overwritten; "
+                    + "name a path that does not exist yet, or remove the file")
+        case .neitherFileNorDevice:
+            SetupFailure(
+                .invalid, "the store \(path) is neither a regular file nor a block device; name one")
+        case .noDirectIO:
+            SetupFailure(
+                .notSupported,
+                "the file system of \(path) has no O_DIRECT, without which evicted pages would "
+                    + "stay in RAM as page cache; name a path on another file system")
+        }
+    }
+}

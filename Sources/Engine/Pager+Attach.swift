@@ -1,0 +1,63 @@
+import Kernel
+
+extension Pager {
+    public enum AttachFailure: Error, Equatable {
+        /// All of `RegionList.capacity` slots are taken.
+        case tooManyBlocks
+        case register(Errno)
+    }
+
+    /// Takes a block under management. Nothing may have been evicted from it, and no
+    /// other userfaultfd may hold it. Control thread.
+    public func attach(_ region: Region) throws(AttachFailure) {
+        if let errno = kernel.watch(start: region.start, length: region.length, tracked: tracking) {
+            throw .register(errno)
+        }
+        // That proved that the range can be watched; watching starts chunk by chunk.
+        if let errno = kernel.unregister(start: region.start, length: region.length) {
+            throw .register(errno)
+        }
+        if tracking, let errno = kernel.track(start: region.start, length: region.length) {
+            throw .register(errno)
+        }
+        guard withWorkerPaused({ regions.insert(region) }) else {
+            _ = kernel.unregister(start: region.start, length: region.length)
+            throw .tooManyBlocks
+        }
+        counters.attachedPages.add(region.pageCount, ordering: .relaxed)
+    }
+
+    /// Gives a block up and drops what was evicted from it. The memory must be about
+    /// to go: after this, evicted pages read as zeros. Waits for the pass and the
+    /// fetches under way. Control thread.
+    public func detach(_ region: Region) {
+        // Between passes nothing is leaving, so no page is in a short state but by the server.
+        let removed = unsafe withWorkerPaused { unsafe regions.remove(region) }
+        guard let removed = unsafe removed else { preconditionFailure("the block is not attached") }
+        waitForServer()
+        while region.fetchesInFlight.load(ordering: .acquiring) > 0 { kernel.pause() }
+        _ = kernel.unregister(start: region.start, length: region.length)
+        dropAll(region)
+        counters.attachedPages.subtract(region.pageCount, ordering: .relaxed)
+        unsafe removed.release()
+    }
+
+    /// Returns when the fault server no longer uses what it found in `regions` before.
+    private func waitForServer() {
+        let epoch = serverEpoch.load(ordering: .acquiring)
+        if epoch % 2 == 0 { return }
+        while serverEpoch.load(ordering: .acquiring) == epoch { kernel.pause() }
+    }
+
+    private func dropAll(_ region: Region) {
+        for chunk in 0..<region.chunks.count where region.chunks.isWatched(chunk) {
+            for page in region.pages(ofChunk: chunk) {
+                let entry = region.table[page]
+                guard entry.state == .stored else { continue }
+                let locator = Locator(payload: entry.payload)
+                store.drop(locator)
+                counters.stored(locator.tier, change: -1)
+            }
+        }
+    }
+}

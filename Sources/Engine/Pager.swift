@@ -1,0 +1,84 @@
+import Kernel
+import Synchronization
+
+/// What becomes of an access whose page the store cannot give back.
+public enum ReadErrorAction: Sendable {
+    /// It waits; the host program stops the VM; the read is tried again.
+    case stop
+    /// The page is poisoned: a vCPU takes a machine check.
+    case machineCheck
+}
+
+/// What the fault server, the worker and the control thread share: the kernel, the
+/// attached blocks, the store, settings and counters. It has no thread of its own.
+public final class Pager<Port: KernelPort>: Sendable {
+    public let kernel: Port
+    public let store: Store<Port>
+    public let settings: Settings
+    public let host: Host
+    /// Guest memory is registered with RWP.
+    public let tracking: Bool
+    public let readErrorAction: ReadErrorAction
+    public let regions = RegionList()
+    public let counters = Counters()
+    public let faultTimes = FaultTimes()
+    public let staging: Staging
+    /// Held by the worker for a pass, and by attach and detach.
+    let passLock = Mutex(())
+    /// Control calls that wait for `passLock`: the worker lets them go first.
+    let controlWaiting = Atomic<Int>(0)
+    /// The limit was passed since the worker last looked.
+    let limitPassed = Atomic<Bool>(false)
+    /// Wakes the worker before its time.
+    let wakeWorker: @Sendable () -> Void
+    /// Even while the fault server is between two batches of messages.
+    let serverEpoch = Atomic<UInt64>(0)
+
+    public init(
+        port: Port, store: Store<Port>, settings: Settings, host: Host,
+        tracking: Bool, readErrorAction: ReadErrorAction, wakeWorker: @escaping @Sendable () -> Void
+    ) throws(Errno) {
+        kernel = port
+        staging = try Staging()
+        if let errno = kernel.watch(
+            start: staging.start, length: UInt64(staging.length), tracked: false)
+        {
+            throw errno
+        }
+        self.wakeWorker = wakeWorker
+        self.store = store
+        self.settings = settings
+        self.host = host
+        self.tracking = tracking
+        self.readErrorAction = readErrorAction
+    }
+
+    /// Host memory that the guest's RAM costs now, in bytes.
+    public var cost: Int {
+        (counters.residentPages.value + counters.stagedPages.value) * pageSize + store.heldBytes
+    }
+
+    /// A page came into guest memory: it counts, and it is as hot as can be.
+    @inline(__always)
+    func arrived(_ region: Region, _ page: Int) {
+        region.ages[page] = AgeMap.touched
+        counters.residentPages.add(1, ordering: .relaxed)
+        let limit = settings.limit
+        guard limit != 0, cost > Int(limit) else { return }
+        if !limitPassed.exchange(true, ordering: .relaxed) { wakeWorker() }
+    }
+
+    /// Runs `body` between two steps of the worker.
+    func withWorkerPaused<Result>(_ body: () -> Result) -> Result {
+        controlWaiting.add(1, ordering: .relaxed)
+        defer { controlWaiting.subtract(1, ordering: .relaxed) }
+        return passLock.withLock { _ in body() }
+    }
+
+    /// Moves a page's entry, giving the simulation a chance to get in between.
+    @inline(__always)
+    func transition(_ region: Region, _ page: Int, from old: PageEntry, to new: PageEntry) -> Bool {
+        kernel.interleave()
+        return region.table.exchange(page, from: old, to: new)
+    }
+}

@@ -1,0 +1,69 @@
+import Kernel
+import Synchronization
+
+/// One attached RAMBlock: its addresses and what the library knows of its pages.
+public final class Region: Sendable {
+    public let name: String
+    /// Address of the first page in this process.
+    public let start: UInt64
+    /// Bytes, a multiple of the page size.
+    public let length: UInt64
+    public let table: PageTable
+    public let chunks: ChunkTable
+    public let ages: AgeMap
+    /// Pages that precede the block in its first, huge-page-aligned chunk.
+    private let leadingPages: Int
+    /// Reads of the store under way for this block.
+    public let fetchesInFlight = Atomic<Int>(0)
+
+    public init(name: String, start: UInt64, length: UInt64) throws(Errno) {
+        precondition(start % UInt64(pageSize) == 0 && length % UInt64(pageSize) == 0 && length > 0)
+        let pages = Int(length) / pageSize
+        self.name = name
+        self.start = start
+        self.length = length
+        table = try PageTable(pageCount: pages)
+        chunks = try ChunkTable(pageCount: pages)
+        ages = try AgeMap(pageCount: pages)
+        leadingPages = Int(start % UInt64(hugePageSize)) / pageSize
+    }
+
+    public var end: UInt64 { start + length }
+    public var pageCount: Int { table.pageCount }
+
+    @inline(__always)
+    public func contains(_ address: UInt64) -> Bool { address >= start && address < end }
+    @inline(__always)
+    public func page(at address: UInt64) -> Int { Int((address - start) / UInt64(pageSize)) }
+    @inline(__always)
+    public func address(of page: Int) -> UInt64 { start + UInt64(page) * UInt64(pageSize) }
+    @inline(__always)
+    public func offset(of page: Int) -> UInt64 { UInt64(page) * UInt64(pageSize) }
+
+    /// The chunk a page lies in. Chunks are aligned to huge pages by address.
+    public func chunk(of page: Int) -> Int { (page + leadingPages) / chunks.pagesPerChunk }
+
+    /// The pages of a chunk; the first and last chunk may be cut by the block's ends.
+    public func pages(ofChunk chunk: Int) -> Range<Int> {
+        let first = chunk * chunks.pagesPerChunk - leadingPages
+        return max(0, first)..<min(pageCount, first + chunks.pagesPerChunk)
+    }
+
+    /// The pages of the huge page at `index`, counted from the one the block starts in.
+    public func pages(ofHugePage index: Int) -> Range<Int> {
+        let pagesPerHugePage = hugePageSize / pageSize
+        let first = index * pagesPerHugePage - leadingPages
+        return max(0, first)..<min(pageCount, first + pagesPerHugePage)
+    }
+
+    /// Huge pages the block touches, whole or in part.
+    public var hugePageCount: Int {
+        (pageCount + leadingPages + hugePageSize / pageSize - 1) / (hugePageSize / pageSize)
+    }
+
+    /// Position of a page in its huge page: where it is put in staging, so that a
+    /// whole huge page moves as one.
+    public func positionInHugePage(_ page: Int) -> Int {
+        (page + leadingPages) % (hugePageSize / pageSize)
+    }
+}

@@ -1,0 +1,102 @@
+import Kernel
+
+/// Pages that come from the store.
+extension FaultServer {
+    /// Starts bringing an `arriving` page back; the compressed tier finishes at once.
+    func fetch(_ region: Region, _ page: Int, _ arriving: PageEntry) {
+        let locator = Locator(payload: arriving.payload)
+        pager.counters.stored(locator.tier, change: -1)
+        let index = fetches.take()
+        switch unsafe pager.store.get(locator, into: fetches.buffer(index), token: UInt64(index)) {
+        case .ready:
+            unsafe finish(
+                Fetch(region: region, page: page, entry: arriving, start: batchStart),
+                from: fetches.buffer(index))
+            fetches.giveBack(index)
+        case .pending:
+            region.fetchesInFlight.add(1, ordering: .relaxed)
+            fetches.begin(
+                index, Fetch(region: region, page: page, entry: arriving, start: batchStart))
+        case .failed(let errno):
+            fetches.giveBack(index)
+            unreadable(region, page, arriving, errno)
+        }
+    }
+
+    /// Takes finished reads. True when there was any.
+    func finishFetches() -> Bool {
+        unsafe withUnsafeTemporaryAllocation(
+            of: TransferCompletion.self, capacity: FetchTable.capacity
+        ) { completions in
+            let count = unsafe pager.kernel.reap(.fetch, into: completions, wait: false)
+            for unsafe completion in unsafe completions.prefix(count) {
+                let index = Int(completion.token)
+                let fetch = fetches.end(index)
+                if Int(completion.result) == pageSize {
+                    unsafe finish(fetch, from: fetches.buffer(index))
+                } else {
+                    // A short read is a failed one: the file ends before the page does.
+                    let errno = completion.result < 0 ? Errno(-completion.result) : .inputOutput
+                    unreadable(fetch.region, fetch.page, fetch.entry, errno)
+                }
+                fetches.giveBack(index)
+                fetch.region.fetchesInFlight.subtract(1, ordering: .releasing)
+            }
+            return count > 0
+        }
+    }
+
+    private func finish(_ fetch: Fetch, from buffer: UnsafeMutableRawPointer) {
+        let region = fetch.region
+        let page = fetch.page
+        let locator = Locator(payload: fetch.entry.payload)
+        let placing = fetch.entry.becoming(.placing)
+        guard pager.transition(region, page, from: fetch.entry, to: placing) else {
+            // Discarded while it was read; the discard's end wakes the access.
+            return pager.store.drop(locator)
+        }
+        let placement = unsafe pager.place(buffer, at: region.address(of: page))
+        if case .failed(let errno) = placement {
+            pager.counters.stored(locator.tier, change: 1)
+            pager.settle(region, page, from: placing, to: placing.becoming(.stored))
+            return park(region, page, errno)
+        }
+        assert(placement == .placed, "a stored page was present in the guest")
+        pager.counters.fetches.increment()
+        pager.arrived(region, page)
+        pager.settle(region, page, from: placing, to: placing.becoming(.resident, payload: 0))
+        pager.store.drop(locator)
+        if waiting.remove(region, page) { noteRecovered() }
+        noteServed(since: fetch.start)
+    }
+
+    private func unreadable(_ region: Region, _ page: Int, _ arriving: PageEntry, _ errno: Errno) {
+        let locator = Locator(payload: arriving.payload)
+        pager.counters.readErrors.increment()
+        switch pager.readErrorAction {
+        case .stop:
+            pager.counters.stored(locator.tier, change: 1)
+            guard pager.transition(region, page, from: arriving, to: arriving.becoming(.stored)) else {
+                pager.counters.stored(locator.tier, change: -1)
+                return pager.store.drop(locator)
+            }
+            park(region, page, errno)
+        case .machineCheck:
+            let poisoned = arriving.becoming(.poisoned, payload: 0)
+            let mine = pager.transition(region, page, from: arriving, to: poisoned)
+            pager.store.drop(locator)
+            guard mine else { return }
+            pager.counters.poisonedPages.increment()
+            poison(region, page)
+            pager.host.report(.readFailed(errno, region: region, page: page, poisoned: true))
+        }
+    }
+
+    func poison(_ region: Region, _ page: Int) {
+        let address = region.address(of: page)
+        var placement = Placement.busy
+        while placement == .busy { placement = pager.kernel.poison(address) }
+        if placement == .alreadyThere { pager.kernel.wake(start: address, length: UInt64(pageSize)) }
+        if case .failed(let errno) = placement { park(region, page, errno) }
+    }
+}

@@ -1,0 +1,94 @@
+import Kernel
+
+/// Pages that an access waits for although they cannot be had now. They are tried
+/// again on every tick; none is ever forgotten, and none is answered with zeros.
+struct WaitingPages {
+    private(set) var pages: [(region: Region, page: Int)] = []
+    private static let capacity = 1024
+    /// More accesses wait than there was room to note: their blocks are woken whole.
+    private(set) var overflowed = false
+    /// Nanoseconds, on the kernel's clock.
+    var lastTry: UInt64 = 0
+
+    init() { pages.reserveCapacity(Self.capacity) }
+
+    /// True when the page was not waiting yet.
+    mutating func insert(_ region: Region, _ page: Int) -> Bool {
+        if contains(region, page) { return false }
+        if pages.count == Self.capacity {
+            overflowed = true
+            return false
+        }
+        pages.append((region, page))
+        return true
+    }
+
+    /// True when the page was waiting.
+    mutating func remove(_ region: Region, _ page: Int) -> Bool {
+        guard !pages.isEmpty, let index = index(region, page) else { return false }
+        pages.swapAt(index, pages.count - 1)
+        pages.removeLast()
+        return true
+    }
+
+    mutating func clearOverflow() { overflowed = false }
+
+    private func contains(_ region: Region, _ page: Int) -> Bool { index(region, page) != nil }
+
+    private func index(_ region: Region, _ page: Int) -> Int? {
+        pages.firstIndex { $0.page == page && $0.region === region }
+    }
+}
+
+extension FaultServer {
+    /// Notes that an access to the page waits, and tells the host program the first time.
+    func park(_ region: Region, _ page: Int, _ errno: Errno) {
+        guard waiting.insert(region, page) else { return }
+        pager.counters.waitingPages.store(waiting.pages.count, ordering: .relaxed)
+        pager.host.report(.readFailed(errno, region: region, page: page, poisoned: false))
+    }
+
+    /// Tries the waiting pages again when the last try was `interval` nanoseconds ago.
+    public func retryWaitingIfDue(every interval: UInt64) {
+        guard !waiting.pages.isEmpty || waiting.overflowed else { return }
+        let now = pager.kernel.now()
+        guard now &- waiting.lastTry >= interval else { return }
+        waiting.lastTry = now
+        retryWaiting()
+    }
+
+    private func retryWaiting() {
+        pager.serverEpoch.add(1, ordering: .acquiringAndReleasing)
+        defer { pager.serverEpoch.add(1, ordering: .acquiringAndReleasing) }
+        batchStart = pager.kernel.now()
+        for (region, page) in waiting.pages {
+            guard isAttached(region) else {
+                _ = waiting.remove(region, page)
+                continue
+            }
+            guard fetches.freeCount > 0 else { break }
+            switch region.table[page].state {
+            case .stored, .staged, .poisoned:
+                serve(region, page, isWrite: false)
+            default:
+                // Discarded, or back by another way: the access finds out by itself.
+                _ = waiting.remove(region, page)
+                pager.kernel.wake(start: region.address(of: page), length: UInt64(pageSize))
+            }
+        }
+        if waiting.overflowed {
+            waiting.clearOverflow()
+            pager.regions.forEach { pager.kernel.wake(start: $0.start, length: $0.length) }
+        }
+        noteRecovered()
+    }
+
+    func noteRecovered() {
+        pager.counters.waitingPages.store(waiting.pages.count, ordering: .relaxed)
+        if waiting.pages.isEmpty { pager.host.report(.readRecovered) }
+    }
+
+    private func isAttached(_ region: Region) -> Bool {
+        pager.regions.find(region.start) === region
+    }
+}

@@ -1,0 +1,133 @@
+import Kernel
+
+/// Answers missing faults: finds where the page is, brings it back, wakes whoever
+/// waits. Fault thread only. It takes no lock of the host program, allocates
+/// nothing, logs nothing and never touches guest memory through the guest's
+/// mapping. It waits for no other thread: what is in another's hands is left there.
+@safe public final class FaultServer<Port: KernelPort>: @unchecked Sendable {
+    let pager: Pager<Port>
+    let fetches: FetchTable
+    var waiting = WaitingPages()
+    private let zeroPage: Mapping
+    private let messages: UnsafeMutableBufferPointer<FaultMessage>
+    private var poll = BusyPoll()
+    private var quietSince: UInt64 = 0
+    /// When the messages being served were read.
+    var batchStart: UInt64 = 0
+
+    private static var messagesMax: Int { 64 }
+
+    public init(pager: Pager<Port>) throws(Errno) {
+        self.pager = pager
+        fetches = try FetchTable()
+        zeroPage = try Mapping(length: pageSize)
+        unsafe messages = .allocate(capacity: Self.messagesMax)
+        unsafe messages.initialize(repeating: FaultMessage(address: 0, isWrite: false))
+    }
+
+    deinit { unsafe messages.deallocate() }
+
+    /// Serves until nothing has come for a while worth waiting for.
+    public func serveUntilQuiet() {
+        var last = pager.kernel.now()
+        poll.faultCame(afterIdle: last &- quietSince)
+        while true {
+            let worked = turn()
+            let now = pager.kernel.now()
+            if worked { last = now }
+            if now &- last > poll.window { break }
+            if !worked { pager.kernel.pause() }
+        }
+        quietSince = last
+    }
+
+    /// One round: finished reads, then waiting messages. True when there was any.
+    public func turn() -> Bool {
+        pager.serverEpoch.add(1, ordering: .acquiringAndReleasing)
+        defer { pager.serverEpoch.add(1, ordering: .acquiringAndReleasing) }
+        var worked = fetches.isIdle ? false : finishFetches()
+        // Messages that no buffer is free for stay with the kernel.
+        let room = min(Self.messagesMax, fetches.freeCount)
+        guard room > 0 else { return worked }
+        let count = unsafe pager.kernel.readFaults(into: UnsafeMutableBufferPointer(rebasing: messages[..<room]))
+        guard count > 0 else { return worked }
+        batchStart = pager.kernel.now()
+        for unsafe message in unsafe messages[..<count] { serve(message) }
+        worked = true
+        return worked
+    }
+
+    private func serve(_ message: FaultMessage) {
+        pager.counters.faults.increment()
+        guard let region = pager.regions.find(message.address) else {
+            // Detached since: the kernel serves it once it is woken.
+            pager.kernel.wake(start: message.address, length: UInt64(pageSize))
+            return
+        }
+        serve(region, region.page(at: message.address), isWrite: message.isWrite)
+    }
+
+    /// Every state has an answer; where another thread holds the page, that thread
+    /// wakes the access when it is done.
+    func serve(_ region: Region, _ page: Int, isWrite: Bool) {
+        while true {
+            let entry = region.table[page]
+            switch entry.state {
+            case .resident:
+                let filling = entry.becoming(.filling)
+                guard pager.transition(region, page, from: entry, to: filling) else { continue }
+                return fillHole(region, page, filling, isWrite: isWrite)
+            case .leaving:
+                guard pager.transition(region, page, from: entry, to: entry.becoming(.wanted)) else {
+                    continue
+                }
+                return
+            case .staged:
+                switch pager.rescue(region, page, from: entry) {
+                case .rescued:
+                    pager.counters.rescues.increment()
+                    return noteServed(since: batchStart)
+                case .overtaken: continue
+                case .failed(let errno): return park(region, page, errno)
+                }
+            case .stored:
+                let arriving = entry.becoming(.arriving)
+                guard pager.transition(region, page, from: entry, to: arriving) else { continue }
+                return fetch(region, page, arriving)
+            case .poisoned:
+                return poison(region, page)
+            case .wanted, .rescuing, .arriving, .placing, .filling, .discarding:
+                return
+            }
+        }
+    }
+
+    private func fillHole(_ region: Region, _ page: Int, _ filling: PageEntry, isWrite: Bool) {
+        let address = region.address(of: page)
+        // The zero page would fault once more on a write.
+        var placement = Placement.busy
+        while placement == .busy {
+            placement =
+                unsafe isWrite
+                ? pager.kernel.copy(from: zeroPage.base, to: address) : pager.kernel.zero(address)
+        }
+        switch placement {
+        case .placed:
+            pager.counters.zeroFills.increment()
+            pager.arrived(region, page)
+        case .alreadyThere:
+            // The message was stale: the page came back, or the kernel's own fill won.
+            pager.counters.duplicateFaults.increment()
+            pager.kernel.wake(start: address, length: UInt64(pageSize))
+        case .failed, .busy:
+            break
+        }
+        pager.settle(region, page, from: filling, to: filling.becoming(.resident))
+        if case .failed(let errno) = placement { return park(region, page, errno) }
+        noteServed(since: batchStart)
+    }
+
+    func noteServed(since start: UInt64) {
+        pager.faultTimes.add(pager.kernel.now() &- start)
+    }
+}

@@ -1,0 +1,50 @@
+import Kernel
+
+/// A page on its way from the store: who wants it and where it is being read to.
+struct Fetch {
+    let region: Region
+    let page: Int
+    /// Its entry, in state `arriving`.
+    let entry: PageEntry
+    /// When its fault message was read.
+    let start: UInt64
+}
+
+/// The reads under way, each with a page-sized buffer; as many as the port's queue
+/// takes. Fault thread only.
+final class FetchTable {
+    private let buffers: Mapping
+    private var fetches: [Fetch?]
+    private var free: [Int]
+
+    static let capacity = StoreFile.fetchDepth
+
+    init() throws(Errno) {
+        buffers = try Mapping(length: Self.capacity * pageSize)
+        fetches = Array(repeating: nil, count: Self.capacity)
+        free = Array((0..<Self.capacity).reversed())
+    }
+
+    var freeCount: Int { free.count }
+    var isIdle: Bool { free.count == Self.capacity }
+
+    /// A buffer for a fetch; there must be a free one.
+    func take() -> Int {
+        guard let index = free.popLast() else { preconditionFailure("more fetches than buffers") }
+        return index
+    }
+
+    func buffer(_ index: Int) -> UnsafeMutableRawPointer { unsafe buffers.base + index * pageSize }
+
+    /// Remembers what a pending read is for.
+    func begin(_ index: Int, _ fetch: Fetch) { fetches[index] = fetch }
+
+    /// What a finished read was for.
+    func end(_ index: Int) -> Fetch {
+        guard let fetch = fetches[index] else { preconditionFailure("a read completed twice") }
+        fetches[index] = nil
+        return fetch
+    }
+
+    func giveBack(_ index: Int) { free.append(index) }
+}

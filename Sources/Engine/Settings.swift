@@ -1,0 +1,55 @@
+import Synchronization
+
+/// What may be changed while the pager runs. Any thread reads; the control thread writes.
+public final class Settings: Sendable {
+    private let limitBytes: Atomic<UInt64>
+    private let idleAgeNanoseconds: Atomic<UInt64>
+
+    /// Below this, staging and a working pool would not fit. Bytes.
+    public static let limitMin: UInt64 = 32 << 20
+    /// Nanoseconds.
+    public static let idleAgeMin: UInt64 = 1_000_000_000
+    public static let idleAgeMax: UInt64 = 86_400_000_000_000
+
+    public struct OutOfRange: Error, Equatable {
+        public let reason: String
+    }
+
+    public init(limit: UInt64, idleAge: UInt64) throws(OutOfRange) {
+        limitBytes = Atomic(limit)
+        idleAgeNanoseconds = Atomic(idleAge)
+        try Self.checkLimit(limit)
+        try Self.checkIdleAge(idleAge)
+    }
+
+    /// Bytes; 0 for none.
+    public var limit: UInt64 { limitBytes.value }
+    /// Nanoseconds; 0 for never.
+    public var idleAge: UInt64 { idleAgeNanoseconds.value }
+
+    public func setLimit(_ bytes: UInt64) throws(OutOfRange) {
+        try Self.checkLimit(bytes)
+        limitBytes.store(bytes, ordering: .relaxed)
+    }
+
+    public func setIdleAge(_ nanoseconds: UInt64) throws(OutOfRange) {
+        try Self.checkIdleAge(nanoseconds)
+        idleAgeNanoseconds.store(nanoseconds, ordering: .relaxed)
+    }
+
+    private static func checkLimit(_ bytes: UInt64) throws(OutOfRange) {
+        guard bytes == 0 || bytes >= limitMin else {
+            throw OutOfRange(
+                reason: "limit is \(bytes) bytes; it must be 0 (no limit) or at least "
+                    + "\(limitMin) (32 MiB): raise it, or leave it out")
+        }
+    }
+
+    private static func checkIdleAge(_ nanoseconds: UInt64) throws(OutOfRange) {
+        guard nanoseconds == 0 || (idleAgeMin...idleAgeMax).contains(nanoseconds) else {
+            throw OutOfRange(
+                reason: "idle age is \(nanoseconds) ns; it must be 0 (age evicts nothing) or "
+                    + "from 1 second to 1 day (86400 seconds)")
+        }
+    }
+}

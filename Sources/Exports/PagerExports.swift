@@ -1,0 +1,112 @@
+import CFrostline
+import Engine
+import Kernel
+
+@c @implementation
+public func frostline_pager_create(
+    _ options: UnsafePointer<frostline_options>?, _ host: UnsafePointer<frostline_host>?,
+    _ out: UnsafeMutablePointer<OpaquePointer?>?, _ error: UnsafeMutablePointer<CChar>?,
+    _ errorSize: Int
+) -> Int32 {
+    unsafe answer(error, errorSize) { () throws(SetupFailure) in
+        guard let out = unsafe out else { throw SetupFailure(.invalid, "no place for the pager was given") }
+        unsafe out.pointee = nil
+        guard let options = unsafe options, let host = unsafe host else {
+            throw SetupFailure(.invalid, "options and host must be given")
+        }
+        let pager = unsafe try LivePager(
+            try PagerOptions(checking: options.pointee), host: try Host(checking: host.pointee))
+        unsafe out.pointee = OpaquePointer(Unmanaged.passRetained(pager).toOpaque())
+    }
+}
+
+@c @implementation
+public func frostline_pager_destroy(_ pager: OpaquePointer?) {
+    guard let pager = unsafe pager else { return }
+    let retained = unsafe Unmanaged<LivePager>.fromOpaque(UnsafeRawPointer(pager))
+    unsafe retained.takeUnretainedValue().stop()
+    unsafe retained.release()
+}
+
+@c @implementation
+public func frostline_pager_set(
+    _ pager: OpaquePointer?, _ setting: UInt32, _ value: UInt64,
+    _ error: UnsafeMutablePointer<CChar>?, _ errorSize: Int
+) -> Int32 {
+    unsafe answer(error, errorSize) { () throws(SetupFailure) in
+        let settings = unsafe livePager(pager).pager.settings
+        do {
+            switch setting {
+            case FROSTLINE_SETTING_LIMIT.rawValue: try settings.setLimit(value)
+            case FROSTLINE_SETTING_IDLE_AGE.rawValue: try settings.setIdleAge(value)
+            default:
+                throw SetupFailure(
+                    .invalid, "setting \(setting) is unknown; there are limit (1) and idle age (2)")
+            }
+        } catch let failure as SetupFailure {
+            throw failure
+        } catch let failure as Settings.OutOfRange {
+            throw SetupFailure(.invalid, failure.reason)
+        } catch {
+            preconditionFailure("settings throw nothing else")
+        }
+        unsafe livePager(pager).settingsChanged()
+    }
+}
+
+func livePager(_ pointer: OpaquePointer?) -> LivePager {
+    guard let pointer = unsafe pointer else { preconditionFailure("a null pager was passed") }
+    return unsafe Unmanaged<LivePager>.fromOpaque(UnsafeRawPointer(pointer)).takeUnretainedValue()
+}
+
+extension PagerOptions {
+    init(checking options: frostline_options) throws(SetupFailure) {
+        guard unsafe options.struct_size >= MemoryLayout<frostline_options>.size else {
+            throw SetupFailure(.invalid, "frostline_options.struct_size is too small")
+        }
+        let tracker: TrackerChoice
+        switch unsafe options.tracker {
+        case FROSTLINE_TRACKER_AUTO.rawValue: tracker = .automatic
+        case FROSTLINE_TRACKER_RWP.rawValue: tracker = .readWriteProtection
+        case FROSTLINE_TRACKER_NONE.rawValue: tracker = .none
+        default:
+            throw SetupFailure(
+                .invalid, unsafe "tracker \(options.tracker) is unknown; there are auto, rwp and none")
+        }
+        guard unsafe options.guard <= FROSTLINE_GUARD_MOVE.rawValue else {
+            throw SetupFailure(.invalid, unsafe "guard \(options.guard) is unknown; there are auto and move")
+        }
+        let action: ReadErrorAction
+        switch unsafe options.read_error {
+        case FROSTLINE_READ_ERROR_STOP.rawValue: action = .stop
+        case FROSTLINE_READ_ERROR_MACHINE_CHECK.rawValue: action = .machineCheck
+        default:
+            throw SetupFailure(
+                .invalid,
+                unsafe "read-error \(options.read_error) is unknown; there are stop and machine-check")
+        }
+        unsafe self.init(
+            tracker: tracker, store: try Self.store(options), readErrorAction: action,
+            limit: options.limit, idleAge: options.idle_age)
+    }
+
+    private static func store(_ options: frostline_options) throws(SetupFailure) -> StoreChoice {
+        switch unsafe options.store {
+        case FROSTLINE_STORE_COMPRESSED.rawValue:
+            guard unsafe options.store_path == nil, unsafe options.store_size == 0 else {
+                throw SetupFailure(
+                    .invalid,
+                    "store compressed takes no path and no size; leave them out, or choose store file")
+            }
+            return .compressed
+        case FROSTLINE_STORE_FILE.rawValue:
+            guard let path = unsafe options.store_path else {
+                throw SetupFailure(.invalid, "store file needs a path and a size; give both")
+            }
+            return unsafe .file(path: String(cString: path), size: options.store_size)
+        default:
+            throw SetupFailure(
+                .invalid, unsafe "store \(options.store) is unknown; there are compressed and file")
+        }
+    }
+}

@@ -1,0 +1,85 @@
+import CFrostline
+import Engine
+import Kernel
+
+@c @implementation
+public func frostline_pager_stats(
+    _ pager: OpaquePointer?, _ stats: UnsafeMutablePointer<frostline_stats>?
+) {
+    guard let stats = unsafe stats else { return }
+    let live = unsafe livePager(pager)
+    let room = unsafe Int(stats.pointee.struct_size)
+    var filled = unsafe snapshot(live)
+    unsafe filled.struct_size = UInt32(min(room, MemoryLayout<frostline_stats>.size))
+    // An older caller has a shorter struct: it gets the fields it knows.
+    unsafe withUnsafeBytes(of: &filled) { bytes in
+        unsafe UnsafeMutableRawPointer(stats).copyMemory(
+            from: bytes.baseAddress!, byteCount: min(room, bytes.count))
+    }
+}
+
+private func snapshot(_ live: LivePager) -> frostline_stats {
+    var stats = unsafe frostline_stats()
+    let pager = live.pager
+    unsafe stats.tracker = cString(pager.tracking ? "rwp" : "none")
+    unsafe stats.guard = cString("move")
+    unsafe stats.store = cString(live.storeName)
+    unsafe fillPlaces(&stats, pager)
+    unsafe fillCosts(&stats, pager)
+    unsafe fillCounters(&stats, pager.counters)
+    unsafe stats.limit = pager.settings.limit
+    unsafe stats.idle_age = pager.settings.idleAge
+    let times = pager.faultTimes
+    unsafe stats.fault_time_p50 = times.percentile(0.5)
+    unsafe stats.fault_time_p99 = times.percentile(0.99)
+    unsafe stats.fault_time_max = times.longest.value
+    unsafe withUnsafeMutableBytes(of: &stats.fault_time_counts) { bytes in
+        let counts = unsafe bytes.assumingMemoryBound(to: UInt64.self)
+        for power in counts.indices { unsafe counts[power] = times.count(belowPower: power) }
+    }
+    return unsafe stats
+}
+
+private func bytes(_ pages: Int) -> UInt64 { UInt64(max(0, pages)) * UInt64(pageSize) }
+
+private func fillPlaces(_ stats: inout frostline_stats, _ pager: Pager<LinuxKernel>) {
+    let counters = pager.counters
+    unsafe stats.guest_bytes = bytes(counters.attachedPages.value)
+    unsafe stats.resident_bytes = bytes(counters.residentPages.value)
+    unsafe stats.evicted_bytes = bytes(counters.evictedPages)
+    unsafe stats.same_filled_bytes = bytes(counters.sameFilledPages.value)
+    unsafe stats.compressed_bytes = bytes(counters.compressedPages.value)
+    unsafe stats.file_bytes = bytes(counters.filePages.value)
+    unsafe stats.staging_bytes = bytes(counters.stagedPages.value)
+    unsafe stats.staging_max_bytes = UInt64(pager.staging.length)
+    unsafe stats.touched_bytes = bytes(counters.touchedPages.value)
+}
+
+private func fillCosts(_ stats: inout frostline_stats, _ pager: Pager<LinuxKernel>) {
+    unsafe stats.same_filled_cost = UInt64(pager.store.words.usedBytes)
+    switch pager.store.backing {
+    case .compressed(let store):
+        unsafe stats.compressed_cost = UInt64(store.pool.heldBytes)
+        unsafe stats.compressed_payload = UInt64(store.pool.payloadBytes)
+    case .file(let store):
+        unsafe stats.file_cost = UInt64(store.slots.used * pageSize)
+    }
+    unsafe stats.metadata_bytes = UInt64(pager.counters.metadataBytes.value)
+}
+
+private func fillCounters(_ stats: inout frostline_stats, _ counters: Counters) {
+    unsafe stats.faults = counters.faults.value
+    unsafe stats.fetches = counters.fetches.value
+    unsafe stats.rescues = counters.rescues.value
+    unsafe stats.zero_fills = counters.zeroFills.value
+    unsafe stats.duplicate_faults = counters.duplicateFaults.value
+    unsafe stats.evictions = counters.evictions.value
+    unsafe stats.busy_pages = counters.busyPages.value
+    unsafe stats.returned_pages = counters.returnedPages.value
+    unsafe stats.discarded_pages = counters.discardedPages.value
+    unsafe stats.write_errors = counters.writeErrors.value
+    unsafe stats.read_errors = counters.readErrors.value
+    unsafe stats.poisoned_pages = counters.poisonedPages.value
+    unsafe stats.waiting_pages = UInt64(max(0, counters.waitingPages.value))
+    unsafe stats.passes = counters.passes.value
+}

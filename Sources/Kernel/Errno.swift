@@ -1,0 +1,38 @@
+import CLinux
+
+/// A Linux error number, as a failed call returned it.
+public struct Errno: Error, Equatable, Sendable {
+    /// Always positive.
+    public let code: Int32
+
+    public init(_ code: Int32) {
+        precondition(code > 0, "an errno is positive; a shim returns its negative")
+        self.code = code
+    }
+
+    /// Reads a shim's answer: a value at or above zero, or a negated errno.
+    @inline(__always)
+    static func from(_ answer: Int32) -> Errno? {
+        answer < 0 ? Errno(-answer) : nil
+    }
+
+    public static let notPermitted = Errno(1)  // EPERM
+    public static let noSuchEntry = Errno(2)  // ENOENT
+    public static let noSuchProcess = Errno(3)  // ESRCH
+    public static let inputOutput = Errno(5)  // EIO
+    public static let again = Errno(11)  // EAGAIN
+    public static let noMemory = Errno(12)  // ENOMEM
+    public static let accessDenied = Errno(13)  // EACCES
+    public static let busy = Errno(16)  // EBUSY
+    public static let exists = Errno(17)  // EEXIST
+    public static let invalid = Errno(22)  // EINVAL
+    public static let noSpace = Errno(28)  // ENOSPC
+    public static let notSupported = Errno(95)  // EOPNOTSUPP
+
+    /// The C library's sentence for it.
+    public var text: String {
+        unsafe withUnsafeTemporaryAllocation(of: CChar.self, capacity: 128) { buffer in
+            unsafe String(cString: clinux_error_text(code, buffer.baseAddress!, buffer.count))
+        }
+    }
+}

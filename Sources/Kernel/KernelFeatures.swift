@@ -1,0 +1,41 @@
+import CLinux
+
+/// What this kernel, for this process, can do. Probed, never inferred from a version.
+public struct KernelFeatures: Equatable, Sendable {
+    /// Asynchronous read-write protection.
+    public var readWriteProtection: Bool
+    public var move: Bool
+    public var poison: Bool
+
+    public init(readWriteProtection: Bool, move: Bool, poison: Bool) {
+        self.readWriteProtection = readWriteProtection
+        self.move = move
+        self.poison = poison
+    }
+
+    /// Asks a throw-away userfaultfd: UFFDIO_API answers what the kernel offers,
+    /// and a descriptor whose features were refused cannot be used again.
+    public static func probe() throws(Errno) -> KernelFeatures {
+        let number = clinux_uffd_open()
+        if let errno = Errno.from(number) { throw errno }
+        let descriptor = Descriptor(adopting: number)
+        var offered: UInt64 = 0
+        if let errno = unsafe Errno.from(clinux_uffd_api(descriptor.number, 0, &offered)) { throw errno }
+        func has(_ feature: UInt64) -> Bool { offered & feature == feature }
+        return KernelFeatures(
+            readWriteProtection: has(uffdFeatureRWP | uffdFeatureRWPAsync),
+            move: has(uffdFeatureMove),
+            poison: has(uffdFeaturePoison))
+    }
+}
+
+// The importer leaves out macros with casts.
+let uffdFeaturePoison: UInt64 = 1 << 14
+let uffdFeatureMove: UInt64 = 1 << 16
+let uffdFeatureRWP: UInt64 = 1 << 17
+let uffdFeatureRWPAsync: UInt64 = 1 << 18
+let uffdRegisterMissing: UInt64 = 1
+let uffdRegisterRWP: UInt64 = 8
+let uffdFaultWrite: UInt64 = 1
+let pageIsPresent: UInt64 = 1 << 3
+let pageIsAccessed: UInt64 = 1 << 9

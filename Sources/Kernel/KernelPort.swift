@@ -1,0 +1,154 @@
+/// What one fault message says.
+public struct FaultMessage: Sendable {
+    /// Page-aligned.
+    public var address: UInt64
+    /// The access was a write. False says nothing: KVM may ask for write access later.
+    public var isWrite: Bool
+
+    public init(address: UInt64, isWrite: Bool) {
+        self.address = address
+        self.isWrite = isWrite
+    }
+}
+
+/// What the kernel answered to the placing of one page. Every case is ordinary.
+public enum Placement: Equatable, Sendable {
+    case placed
+    /// EEXIST: a page is there, the kernel changed nothing. The waiter still wants a wake.
+    case alreadyThere
+    /// EAGAIN: the address space is changing; repeat.
+    case busy
+    case failed(Errno)
+}
+
+/// Why a move ended before its length.
+public enum MoveStop: Equatable, Sendable {
+    /// It did not: all was moved.
+    case none
+    /// EBUSY: the next page is pinned, merged or shared after fork, and stays where it is.
+    case pinned
+    /// ENOENT: the next source page does not exist.
+    case hole
+    /// EAGAIN: the address space is changing, or a pinned page follows; repeat.
+    case again
+    case failed(Errno)
+}
+
+public struct MoveResult: Equatable, Sendable {
+    /// Bytes moved before the stop.
+    public var moved: UInt64
+    public var stop: MoveStop
+
+    public init(moved: UInt64, stop: MoveStop) {
+        self.moved = moved
+        self.stop = stop
+    }
+}
+
+/// A run of present pages, all touched or all untouched since they were armed.
+public struct ScanRun: Sendable {
+    public var start: UInt64
+    public var end: UInt64
+    public var touched: Bool
+
+    public init(start: UInt64, end: UInt64, touched: Bool) {
+        self.start = start
+        self.end = end
+        self.touched = touched
+    }
+}
+
+public enum ScanResult: Sendable {
+    /// `count` runs were written; addresses below `walkedTo` are done.
+    case runs(count: Int, walkedTo: UInt64)
+    case failed(Errno)
+}
+
+/// Who waits for a transfer: each has a queue of its own, reaped by its own thread.
+public enum TransferQueue: Sendable {
+    case fetch, evict
+}
+
+/// One read or write between page-aligned memory and the store's file.
+public struct Transfer: Sendable {
+    public var memory: UInt64
+    /// Bytes; multiples of the page size.
+    public var length: Int
+    public var offset: UInt64
+    /// Comes back with the completion.
+    public var token: UInt64
+
+    public init(memory: UInt64, length: Int, offset: UInt64, token: UInt64) {
+        self.memory = memory
+        self.length = length
+        self.offset = offset
+        self.token = token
+    }
+}
+
+public struct TransferCompletion: Sendable {
+    public var token: UInt64
+    /// Bytes transferred, or a negated errno.
+    public var result: Int32
+
+    public init(token: UInt64, result: Int32) {
+        self.token = token
+        self.result = result
+    }
+}
+
+/// The operating system as the pager uses it. `LinuxKernel` is the real one; the
+/// simulated one follows the same rules with a seeded scheduler and injected errors.
+///
+/// All ranges are page-aligned addresses of this process. Any thread may call
+/// anything, except where a requirement names one thread. Answers are values,
+/// not thrown, so that the hot path has no error plumbing.
+public protocol KernelPort: AnyObject, Sendable {
+    /// Registers guest memory for tracking (RWP), without missing faults.
+    func track(start: UInt64, length: UInt64) -> Errno?
+    /// Makes first touches of the range fault to us; `tracked` when `track` covers it.
+    func watch(start: UInt64, length: UInt64, tracked: Bool) -> Errno?
+    func unregister(start: UInt64, length: UInt64) -> Errno?
+
+    /// Arms present pages: their next touch is noted (UFFDIO_RWPROTECT). Holes are skipped.
+    func arm(start: UInt64, length: UInt64) -> Errno?
+    /// Reports present pages in runs. Without tracking every run is untouched.
+    func scan(
+        start: UInt64, end: UInt64, tracked: Bool, into runs: UnsafeMutableBufferPointer<ScanRun>
+    ) -> ScanResult
+
+    /// UFFDIO_MOVE: pages change their address, atomically and without a copy.
+    /// The target must be registered with the same userfaultfd and empty there.
+    func move(from source: UInt64, to target: UInt64, length: UInt64) -> MoveResult
+    /// UFFDIO_COPY of one page; wakes its waiters.
+    func copy(from source: UnsafeRawPointer, to target: UInt64) -> Placement
+    /// UFFDIO_ZEROPAGE of one page; wakes its waiters.
+    func zero(_ target: UInt64) -> Placement
+    /// UFFDIO_POISON of one page; wakes its waiters.
+    func poison(_ target: UInt64) -> Placement
+    func wake(start: UInt64, length: UInt64)
+
+    /// Takes waiting fault messages without blocking. Fault thread only.
+    func readFaults(into faults: UnsafeMutableBufferPointer<FaultMessage>) -> Int
+
+    /// Gives memory of our own back to the host (MADV_DONTNEED).
+    func release(start: UInt64, length: UInt64)
+
+    /// Starts a read from the store's file on behalf of the fault thread.
+    /// False: the queue is full.
+    func read(_ transfer: Transfer) -> Errno?
+    /// Starts a write to the store's file on behalf of the worker thread.
+    func write(_ transfer: Transfer) -> Errno?
+    /// Takes finished transfers of a queue. With `wait`, blocks until there is one.
+    func reap(
+        _ queue: TransferQueue, into completions: UnsafeMutableBufferPointer<TransferCompletion>,
+        wait: Bool
+    ) -> Int
+
+    /// Monotonic nanoseconds.
+    func now() -> UInt64
+    /// Lets another thread run; called while waiting for one that is inside a short call.
+    func pause()
+    /// Where another thread might get in between; only the simulation does anything here.
+    func interleave()
+}

@@ -1,0 +1,177 @@
+import CLinux
+
+/// The real kernel: one userfaultfd, this process's pagemap and, for a file
+/// store, two rings over the file.
+public final class LinuxKernel: Sendable {
+    let faults: Descriptor
+    let pagemap: Descriptor
+    let file: StoreFile?
+    public let features: KernelFeatures
+
+    /// Opens a userfaultfd with exactly the features the pager will use.
+    ///
+    /// Faults of the kernel itself (KVM, device I/O) must reach us too, so the
+    /// descriptor is never opened with UFFD_USER_MODE_ONLY.
+    public init(tracking: Bool, file: StoreFile?) throws(Errno) {
+        let features = try KernelFeatures.probe()
+        let number = clinux_uffd_open()
+        if let errno = Errno.from(number) { throw errno }
+        let faults = Descriptor(adopting: number)
+        var wanted = uffdFeatureMove
+        if features.poison { wanted |= uffdFeaturePoison }
+        // RWP_ASYNC stands only beside RWP in the same call.
+        if tracking { wanted |= uffdFeatureRWP | uffdFeatureRWPAsync }
+        var offered: UInt64 = 0
+        if let errno = unsafe Errno.from(clinux_uffd_api(number, wanted, &offered)) { throw errno }
+        let map = clinux_pagemap_open()
+        if let errno = Errno.from(map) { throw errno }
+        self.faults = faults
+        pagemap = Descriptor(adopting: map)
+        self.file = file
+        self.features = features
+    }
+
+    /// What an event loop polls to learn of faults.
+    public var faultDescriptor: Int32 { faults.number }
+    /// What an event loop polls to learn of finished reads; nil without a file.
+    public var fetchDescriptor: Int32? { file?.fetchDescriptor }
+}
+
+extension LinuxKernel: KernelPort {
+    public func track(start: UInt64, length: UInt64) -> Errno? {
+        .from(clinux_uffd_register(faults.number, start, length, uffdRegisterRWP))
+    }
+
+    public func watch(start: UInt64, length: UInt64, tracked: Bool) -> Errno? {
+        // Registering again without RWP is refused (EBUSY): always name all modes.
+        let mode = uffdRegisterMissing | (tracked ? uffdRegisterRWP : 0)
+        return .from(clinux_uffd_register(faults.number, start, length, mode))
+    }
+
+    public func unregister(start: UInt64, length: UInt64) -> Errno? {
+        .from(clinux_uffd_unregister(faults.number, start, length))
+    }
+
+    public func arm(start: UInt64, length: UInt64) -> Errno? {
+        .from(clinux_uffd_arm(faults.number, start, length))
+    }
+
+    public func scan(
+        start: UInt64, end: UInt64, tracked: Bool, into runs: UnsafeMutableBufferPointer<ScanRun>
+    ) -> ScanResult {
+        unsafe withUnsafeTemporaryAllocation(of: clinux_page_region.self, capacity: runs.count) { regions in
+            var walkedTo = start
+            let count = unsafe clinux_pagemap_scan(
+                pagemap.number, start, end, pageIsPresent,
+                pageIsPresent | (tracked ? pageIsAccessed : 0),
+                regions.baseAddress!, Int32(regions.count), &walkedTo)
+            if let errno = Errno.from(count) { return .failed(errno) }
+            for index in 0..<Int(count) {
+                let region = unsafe regions[index]
+                unsafe runs[index] = ScanRun(
+                    start: region.start, end: region.end,
+                    touched: region.categories & pageIsAccessed != 0)
+            }
+            // Linux fills the vector 512 regions at a time, and when it fills up exactly
+            // with the end of the range, walk_end is left at an earlier portion: the
+            // last region tells how far the walk really came.
+            if count > 0 { walkedTo = max(walkedTo, unsafe regions[Int(count) - 1].end) }
+            return .runs(count: Int(count), walkedTo: walkedTo)
+        }
+    }
+
+    public func move(from source: UInt64, to target: UInt64, length: UInt64) -> MoveResult {
+        var moved: UInt64 = 0
+        let answer = unsafe clinux_uffd_move(faults.number, target, source, length, &moved)
+        let stop: MoveStop =
+            switch Errno.from(answer) {
+            case nil: .none
+            case .busy?: .pinned
+            case .noSuchEntry?: .hole
+            case .again?: .again
+            case let errno?: .failed(errno)
+            }
+        return MoveResult(moved: moved, stop: stop)
+    }
+
+    public func copy(from source: UnsafeRawPointer, to target: UInt64) -> Placement {
+        let from = UInt64(UInt(bitPattern: source))
+        return Self.placement(
+            clinux_uffd_copy(faults.number, target, from, UInt64(pageSize)))
+    }
+
+    public func zero(_ target: UInt64) -> Placement {
+        Self.placement(clinux_uffd_zero(faults.number, target, UInt64(pageSize)))
+    }
+
+    public func poison(_ target: UInt64) -> Placement {
+        Self.placement(clinux_uffd_poison(faults.number, target, UInt64(pageSize)))
+    }
+
+    @inline(__always)
+    private static func placement(_ answer: Int32) -> Placement {
+        switch Errno.from(answer) {
+        case nil: .placed
+        case .exists?: .alreadyThere
+        case .again?: .busy
+        case let errno?: .failed(errno)
+        }
+    }
+
+    public func wake(start: UInt64, length: UInt64) {
+        let answer = clinux_uffd_wake(faults.number, start, length)
+        precondition(answer == 0, "UFFDIO_WAKE fails only for a malformed range")
+    }
+
+    public func readFaults(into faults: UnsafeMutableBufferPointer<FaultMessage>) -> Int {
+        unsafe withUnsafeTemporaryAllocation(of: clinux_fault.self, capacity: faults.count) { raw in
+            let count = unsafe clinux_uffd_read(self.faults.number, raw.baseAddress!, Int32(raw.count))
+            precondition(count >= 0, "reading our own userfaultfd failed")
+            for index in 0..<Int(count) {
+                unsafe faults[index] = FaultMessage(
+                    address: raw[index].address, isWrite: raw[index].flags & uffdFaultWrite != 0)
+            }
+            return Int(count)
+        }
+    }
+
+    public func release(start: UInt64, length: UInt64) {
+        let answer = unsafe clinux_release(UnsafeMutableRawPointer(bitPattern: UInt(start)), length)
+        precondition(answer == 0, "MADV_DONTNEED of our own mapping cannot fail")
+    }
+
+    public func read(_ transfer: Transfer) -> Errno? {
+        file!.read(transfer)
+    }
+
+    public func write(_ transfer: Transfer) -> Errno? {
+        file!.write(transfer)
+    }
+
+    public func reap(
+        _ queue: TransferQueue, into completions: UnsafeMutableBufferPointer<TransferCompletion>,
+        wait: Bool
+    ) -> Int {
+        unsafe file!.reap(queue, into: completions, wait: wait)
+    }
+
+    public func now() -> UInt64 { clinux_now() }
+    public func pause() { clinux_yield() }
+    @inlinable public func interleave() {}
+}
+
+/// Switches kernel same-page merging off for a range: merged pages cannot be moved
+/// (UFFDIO_MOVE answers EBUSY) and lose their arming.
+public func forbidMerging(start: UInt64, length: UInt64) -> Errno? {
+    unsafe .from(clinux_forbid_merging(UnsafeMutableRawPointer(bitPattern: UInt(start)), length))
+}
+
+/// Whether the whole range is mapped private, anonymous, readable and writable:
+/// what UFFDIO_MOVE works on.
+public func isPrivateAnonymous(start: UInt64, length: UInt64) throws(Errno) -> Bool {
+    switch Errno.from(clinux_check_private_anonymous(start, length)) {
+    case nil: true
+    case .invalid?: false
+    case let errno?: throw errno
+    }
+}

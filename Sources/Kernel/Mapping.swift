@@ -1,0 +1,41 @@
+import CLinux
+
+/// Anonymous memory of this process: reserved address space that costs host
+/// memory only where it was written, and is left out of core dumps.
+@safe public struct Mapping: ~Copyable, @unchecked Sendable {
+    public let base: UnsafeMutableRawPointer
+    /// Bytes.
+    public let length: Int
+
+    /// Reserves `length` bytes, a multiple of the page size, aligned to
+    /// `alignment`, a power of two.
+    public init(length: Int, alignment: Int = pageSize) throws(Errno) {
+        precondition(length > 0 && length % pageSize == 0)
+        precondition(alignment >= pageSize && alignment & (alignment - 1) == 0)
+        var start: UnsafeMutableRawPointer?
+        if let errno = unsafe Errno.from(clinux_map(UInt64(length), UInt64(alignment), &start)) {
+            throw errno
+        }
+        unsafe base = start!
+        self.length = length
+    }
+
+    /// Gives a part back to the host; it reads as zeros afterwards.
+    public func release(offset: Int, length: Int) {
+        precondition(offset >= 0 && length >= 0 && offset + length <= self.length)
+        let code = unsafe clinux_release(base + offset, UInt64(length))
+        precondition(code == 0, "MADV_DONTNEED of our own mapping cannot fail")
+    }
+
+    /// Bytes that are resident now (mincore).
+    public var residentBytes: Int {
+        unsafe Int(max(0, clinux_resident(base, UInt64(length))))
+    }
+
+    deinit { _ = unsafe clinux_unmap(base, UInt64(length)) }
+}
+
+/// The only page size that Frostline handles, in bytes.
+public let pageSize = 4096
+/// A transparent huge page: the unit in which page tables, scans and moves are cheap.
+public let hugePageSize = 2 << 20

@@ -1,0 +1,93 @@
+import CLinux
+
+/// A file or block device that holds evicted pages, opened O_DIRECT and locked,
+/// with one ring for the fault thread's reads and one for the worker's writes.
+@safe public final class StoreFile: @unchecked Sendable {
+    private let descriptor: Descriptor
+    private let fetchRing: OpaquePointer
+    private let evictRing: OpaquePointer
+    /// Bytes.
+    public let size: UInt64
+
+    /// Reads that may be under way at once.
+    public static let fetchDepth = 64
+    /// Writes that may be under way at once.
+    public static let evictDepth = 64
+
+    public enum OpenFailure: Error, Equatable {
+        case failed(Errno)
+        case locked
+        case deviceTooSmall
+        case notEmpty
+        case neitherFileNorDevice
+        case noDirectIO
+    }
+
+    /// Opens `path`, creating a file of mode 0600 and `size` bytes (sparse) where there is none.
+    public init(path: String, size: UInt64) throws(OpenFailure) {
+        let number = unsafe path.withCString { unsafe clinux_store_file_open($0, size) }
+        if number < 0 { throw Self.failure(number) }
+        let descriptor = Descriptor(adopting: number)
+        var fetch: OpaquePointer?
+        if let errno = unsafe Errno.from(clinux_ring_open(number, UInt32(Self.fetchDepth), &fetch)) {
+            throw .failed(errno)
+        }
+        var evict: OpaquePointer?
+        if let errno = unsafe Errno.from(clinux_ring_open(number, UInt32(Self.evictDepth), &evict)) {
+            unsafe clinux_ring_close(fetch)
+            throw .failed(errno)
+        }
+        self.descriptor = descriptor
+        unsafe fetchRing = fetch!
+        unsafe evictRing = evict!
+        self.size = size
+    }
+
+    private static func failure(_ answer: Int32) -> OpenFailure {
+        switch answer {
+        case Int32(CLINUX_STORE_LOCKED): .locked
+        case Int32(CLINUX_STORE_TOO_SMALL): .deviceTooSmall
+        case Int32(CLINUX_STORE_NOT_EMPTY): .notEmpty
+        case Int32(CLINUX_STORE_KIND): .neitherFileNorDevice
+        case Int32(CLINUX_STORE_NO_DIRECT): .noDirectIO
+        default: .failed(Errno(-answer))
+        }
+    }
+
+    var fetchDescriptor: Int32 { unsafe clinux_ring_descriptor(fetchRing) }
+
+    func read(_ transfer: Transfer) -> Errno? {
+        unsafe .from(
+            clinux_ring_read(
+                fetchRing, UnsafeMutableRawPointer(bitPattern: UInt(transfer.memory)),
+                UInt32(transfer.length), transfer.offset, transfer.token))
+    }
+
+    func write(_ transfer: Transfer) -> Errno? {
+        unsafe .from(
+            clinux_ring_write(
+                evictRing, UnsafeRawPointer(bitPattern: UInt(transfer.memory)),
+                UInt32(transfer.length), transfer.offset, transfer.token))
+    }
+
+    func reap(
+        _ queue: TransferQueue, into completions: UnsafeMutableBufferPointer<TransferCompletion>,
+        wait: Bool
+    ) -> Int {
+        let ring = unsafe queue == .fetch ? fetchRing : evictRing
+        return unsafe withUnsafeTemporaryAllocation(of: clinux_completion.self, capacity: completions.count) { raw in
+            let count = unsafe clinux_ring_reap(ring, raw.baseAddress!, Int32(raw.count), wait)
+            precondition(count >= 0, "waiting on our own ring failed")
+            for index in 0..<Int(count) {
+                unsafe completions[index] = TransferCompletion(
+                    token: raw[index].token, result: raw[index].result)
+            }
+            return Int(count)
+        }
+    }
+
+    deinit {
+        unsafe clinux_ring_close(fetchRing)
+        unsafe clinux_ring_close(evictRing)
+    }
+}

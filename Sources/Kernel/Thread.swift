@@ -1,0 +1,62 @@
+import CLinux
+
+/// A thread of the library's own, all signals blocked. Joined explicitly.
+public final class Thread: Sendable {
+    private let handle: UInt64
+
+    private final class Body: Sendable {
+        let run: @Sendable () -> Void
+        init(_ run: @escaping @Sendable () -> Void) { self.run = run }
+    }
+
+    /// `name` is at most 15 bytes (prctl(2), PR_SET_NAME).
+    public init(name: String, body: @escaping @Sendable () -> Void) throws(Errno) {
+        let retained = unsafe Unmanaged.passRetained(Body(body))
+        var handle: UInt64 = 0
+        let answer = unsafe clinux_thread_start(
+            name,
+            { argument in
+                unsafe Unmanaged<Body>.fromOpaque(argument!).takeRetainedValue().run()
+                return nil
+            }, unsafe retained.toOpaque(), &handle)
+        if let errno = Errno.from(answer) {
+            unsafe retained.release()
+            throw errno
+        }
+        self.handle = handle
+    }
+
+    /// Waits for the body to return.
+    public func join() { clinux_thread_join(handle) }
+
+    /// Keeps the thread on one CPU, for measurements.
+    public func pin(toCPU cpu: Int) { _ = clinux_thread_pin(handle, Int32(cpu)) }
+
+    /// Keeps the calling thread on one CPU, for measurements.
+    public static func pinCurrent(toCPU cpu: Int) { _ = clinux_thread_pin(0, Int32(cpu)) }
+}
+
+/// Wakes a sleeping thread early (eventfd). Any thread may signal; one waits.
+public struct WakeUp: ~Copyable, Sendable {
+    private let descriptor: Descriptor
+
+    public init() throws(Errno) {
+        let number = clinux_eventfd()
+        if let errno = Errno.from(number) { throw errno }
+        descriptor = Descriptor(adopting: number)
+    }
+
+    public func signal() { clinux_eventfd_signal(descriptor.number) }
+
+    /// Returns when signalled or after `nanoseconds`.
+    public func wait(nanoseconds: UInt64) {
+        _ = clinux_eventfd_wait(descriptor.number, nanoseconds)
+    }
+}
+
+/// Sleeps the calling thread.
+public func sleep(nanoseconds: UInt64) { clinux_sleep(nanoseconds) }
+/// Monotonic nanoseconds.
+public func monotonicNow() -> UInt64 { clinux_now() }
+/// Lets another thread run.
+public func yieldThread() { clinux_yield() }

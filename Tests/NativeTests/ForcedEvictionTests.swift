@@ -1,0 +1,91 @@
+import Engine
+import Kernel
+import Synchronization
+import Testing
+
+/// Real userfaultfd, real threads, no RWP: the guarantee that matters most, that no
+/// write is ever lost, under eviction as hard as it can be forced.
+@Suite("Pages under forced eviction", .serialized)
+struct ForcedEvictionTests {
+    @Test("keep every write of several writers: compressed store")
+    func compressed() throws {
+        try run(.compressed, evictions: evictionsWanted(1_000_000))
+    }
+
+    @Test("keep every write of several writers: file store")
+    func file() throws {
+        let path = temporaryPath("forced-eviction")
+        try run(.file(path: path, size: 512 << 20), evictions: evictionsWanted(50_000))
+    }
+
+    private func run(_ store: PagerOptions.StoreChoice, evictions: UInt64) throws {
+        let seed = seedForThisRun()
+        let log = HostLog()
+        let live = try LivePager(
+            PagerOptions(
+                tracker: .none, store: store, readErrorAction: .stop,
+                limit: Settings.limitMin, idleAge: 0),
+            host: log.host)
+        let memory = try VersionedMemory(pageCount: (96 << 20) / pageSize)
+        let region = try live.attach(
+            name: "ram", start: memory.start, length: UInt64(memory.mapping.length))
+        let writers = Writers(memory, count: 3, seed: seed)
+        let deadline = monotonicNow() + 300_000_000_000
+        while live.pager.counters.evictions.value < evictions, monotonicNow() < deadline {
+            Kernel.sleep(nanoseconds: 50_000_000)
+        }
+        writers.stop()
+        let counters = live.pager.counters
+        print(
+            "forced eviction: seed \(seed), \(counters.evictions.value) evictions, "
+                + "\(counters.faults.value) faults, \(counters.rescues.value) rescues, "
+                + "\(writers.operations) page checks, \(writers.mismatches) mismatches")
+        var mismatches = writers.mismatches
+        for page in 0..<memory.pageCount where !memory.verify(page) { mismatches += 1 }
+        #expect(mismatches == 0, "seed \(seed)")
+        #expect(counters.evictions.value >= evictions, "seed \(seed)")
+        #expect(log.errors == [], "seed \(seed)")
+        live.pager.detach(region)
+        live.stop()
+    }
+}
+
+/// Threads that check and rewrite random pages, each its own share of them.
+final class Writers: Sendable {
+    private let stopping = Atomic<Bool>(false)
+    private let wrong = Atomic<Int>(0)
+    private let done = Atomic<Int>(0)
+    private let threads: Mutex<[Kernel.Thread]>
+
+    init(_ memory: VersionedMemory, count: Int, seed: UInt64) {
+        threads = Mutex([])
+        let started = (0..<count).map { writer in
+            try! Kernel.Thread(name: "writer-\(writer)") { [self] in
+                work(memory, writer, count, seed)
+            }
+        }
+        threads.withLock { $0 = started }
+    }
+
+    private func work(_ memory: VersionedMemory, _ writer: Int, _ count: Int, _ seed: UInt64) {
+        var random = SplitMix(state: seed &+ UInt64(writer))
+        let share = memory.pageCount / count
+        while !stopping.load(ordering: .relaxed) {
+            let page = random.below(share) * count + writer
+            if !memory.verify(page) { wrong.add(1, ordering: .relaxed) }
+            if random.below(3) > 0 { memory.advance(page) }
+            done.add(1, ordering: .relaxed)
+        }
+    }
+
+    func stop() {
+        stopping.store(true, ordering: .relaxed)
+        threads.withLock { threads in
+            for thread in threads { thread.join() }
+            threads = []
+        }
+    }
+
+    var mismatches: Int { wrong.load(ordering: .relaxed) }
+    var operations: Int { done.load(ordering: .relaxed) }
+}

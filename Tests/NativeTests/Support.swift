@@ -1,0 +1,47 @@
+import Engine
+import Foundation
+import Kernel
+import Synchronization
+
+/// What the pager told its host program.
+final class HostLog: Sendable {
+    private let lines = Mutex<[String]>([])
+
+    var host: Engine.Host {
+        Engine.Host(
+            report: { [self] event in add(Self.describe(event)) },
+            log: { [self] level, message in if level == .error { add(message) } })
+    }
+
+    var errors: [String] { lines.withLock { $0 } }
+
+    private func add(_ line: String) { lines.withLock { $0.append(line) } }
+
+    private static func describe(_ event: HostEvent) -> String {
+        switch event {
+        case .writeFailed(let errno, _, _): "write failed: \(errno.code)"
+        case .writeRecovered: "write recovered"
+        case .readFailed(let errno, _, _, let poisoned): "read failed: \(errno.code) poisoned: \(poisoned)"
+        case .readRecovered: "read recovered"
+        }
+    }
+}
+
+/// Given, to replay a failure, or new; always printed by the test.
+func seedForThisRun() -> UInt64 {
+    ProcessInfo.processInfo.environment["FROSTLINE_SEED"].flatMap { UInt64($0) }
+        ?? UInt64.random(in: 0...UInt64.max)
+}
+
+/// Sanitizers make everything several times slower: they get a share of the work.
+func evictionsWanted(_ count: UInt64) -> UInt64 {
+    let divisor = ProcessInfo.processInfo.environment["FROSTLINE_STRESS_DIVISOR"].flatMap { UInt64($0) }
+    return count / max(1, divisor ?? 1)
+}
+
+/// A path in a folder with O_DIRECT, for one test.
+func temporaryPath(_ name: String) -> String {
+    let folder = FileManager.default.currentDirectoryPath + "/.build/native-tests"
+    try? FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+    return "\(folder)/\(name)-\(ProcessInfo.processInfo.processIdentifier)"
+}

@@ -1,0 +1,74 @@
+import Kernel
+import Synchronization
+
+/// Memory as a guest would have it, whose every page says which page it is and which
+/// version of it, so that a lost write, a stale page or a page of zeros shows.
+/// Each page is written by one thread only.
+final class VersionedMemory: @unchecked Sendable {
+    let mapping: Mapping
+    let pageCount: Int
+    private var versions: [UInt32]
+
+    init(pageCount: Int) throws {
+        mapping = try Mapping(length: pageCount * pageSize, alignment: hugePageSize)
+        self.pageCount = pageCount
+        versions = Array(repeating: 0, count: pageCount)
+    }
+
+    var start: UInt64 { UInt64(UInt(bitPattern: mapping.base)) }
+
+    private func words(_ page: Int) -> UnsafeMutablePointer<UInt64> {
+        (mapping.base + page * pageSize).assumingMemoryBound(to: UInt64.self)
+    }
+
+    /// What word `index` of a page holds at a version: some versions are zero pages,
+    /// some same-filled, the others half noise and half constant.
+    private func word(_ page: Int, _ version: UInt32, _ index: Int) -> UInt64 {
+        if version == 0 || version % 13 == 5 { return 0 }
+        let tag = UInt64(page) << 32 | UInt64(version)
+        if version % 7 == 3 { return tag }
+        guard index % 2 == 0 else { return tag }
+        var mixed = tag &+ UInt64(index) &* 0x9e37_79b9_7f4a_7c15
+        mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        return mixed ^ (mixed >> 27)
+    }
+
+    /// Compares the whole page with its version; false when a byte differs.
+    func verify(_ page: Int) -> Bool {
+        let words = words(page)
+        let version = withVersions { $0[page] }
+        for index in 0..<pageSize / 8 where words[index] != word(page, version, index) { return false }
+        return true
+    }
+
+    /// Writes the next version.
+    func advance(_ page: Int) {
+        let version = withVersions { $0[page] } + 1
+        let words = words(page)
+        for index in 0..<pageSize / 8 { words[index] = word(page, version, index) }
+        withVersions { $0[page] = version }
+    }
+
+    /// The page reads as zeros from now on.
+    func forget(_ page: Int) { withVersions { $0[page] = 0 } }
+
+    /// Threads touch disjoint elements only.
+    private func withVersions<Result>(_ body: (UnsafeMutablePointer<UInt32>) -> Result) -> Result {
+        versions.withUnsafeMutableBufferPointer { body($0.baseAddress!) }
+    }
+}
+
+/// Small, seeded, good enough to choose pages with.
+struct SplitMix {
+    var state: UInt64
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+        return z ^ (z >> 31)
+    }
+
+    mutating func below(_ bound: Int) -> Int { Int(next() % UInt64(bound)) }
+}
