@@ -24,7 +24,7 @@ static int prepare(int fd, uint64_t size)
         }
         return bytes < size ? CLINUX_STORE_TOO_SMALL : 0;
     }
-    if (!S_ISREG(status.st_mode)) {
+    if (!S_ISREG(status.st_mode)) { /* exchanged since it was looked at */
         return CLINUX_STORE_KIND;
     }
     if (status.st_size != 0) {
@@ -33,8 +33,18 @@ static int prepare(int fd, uint64_t size)
     return ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
 }
 
+static bool is_file_or_device(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) < 0 || S_ISREG(status.st_mode) || S_ISBLK(status.st_mode);
+}
+
 int clinux_store_file_open(const char *path, uint64_t size)
 {
+    /* Before O_DIRECT is asked of a pipe or a terminal. */
+    if (!is_file_or_device(path)) {
+        return CLINUX_STORE_KIND;
+    }
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_DIRECT | O_NOFOLLOW, 0600);
     if (fd < 0) {
         return errno == EINVAL ? CLINUX_STORE_NO_DIRECT : -errno;

@@ -13,6 +13,7 @@ struct clinux_loop {
     GSource *source;
     void (*dispatch)(void *);
     void *argument;
+    gint64 tick; /* microseconds */
     gint stopping;
 };
 
@@ -27,6 +28,9 @@ static gboolean dispatch(GSource *source, GSourceFunc callback, gpointer data)
     (void)data;
     struct clinux_loop *loop = ((struct source *)source)->loop;
     loop->dispatch(loop->argument);
+    /* Here, where the source is blocked, and nowhere else: on an idle context this
+     * call wakes the context, which would then never sleep. */
+    g_source_set_ready_time(source, g_get_monotonic_time() + loop->tick);
     return G_SOURCE_CONTINUE;
 }
 
@@ -58,8 +62,9 @@ void clinux_loop_watch(struct clinux_loop *loop, int descriptor)
 
 void clinux_loop_run(struct clinux_loop *loop, uint64_t tick)
 {
+    loop->tick = (gint64)(tick / 1000);
+    g_source_set_ready_time(loop->source, 0);
     while (!g_atomic_int_get(&loop->stopping)) {
-        g_source_set_ready_time(loop->source, g_get_monotonic_time() + (gint64)(tick / 1000));
         g_main_context_iteration(loop->context, TRUE);
     }
 }

@@ -29,7 +29,11 @@ struct ForcedEvictionTests {
         let memory = try VersionedMemory(pageCount: (96 << 20) / pageSize)
         let region = try live.attach(
             name: "ram", start: memory.start, length: UInt64(memory.mapping.length))
-        let writers = Writers(memory, count: 3, seed: seed)
+        let writers = Writers(memory, count: 3, seed: seed) { page in
+            live.pager.beginDiscard(region, pages: page..<page + 1)
+            memory.mapping.release(offset: page * pageSize, length: pageSize)
+            live.pager.endDiscard(region, pages: page..<page + 1)
+        }
         let deadline = monotonicNow() + 300_000_000_000
         while live.pager.counters.evictions.value < evictions, monotonicNow() < deadline {
             Kernel.sleep(nanoseconds: 50_000_000)
@@ -45,35 +49,50 @@ struct ForcedEvictionTests {
         #expect(mismatches == 0, "seed \(seed)")
         #expect(counters.evictions.value >= evictions, "seed \(seed)")
         #expect(log.errors == [], "seed \(seed)")
+        #expect(counters.discardedPages.value > 0, "seed \(seed)")
         live.pager.detach(region)
+        #expect(counters.evictedPages == 0, "a detached block leaves nothing in the store")
         live.stop()
     }
 }
 
-/// Threads that check and rewrite random pages, each its own share of them.
+/// Threads that check, rewrite and now and then discard random pages, each its own
+/// share of them.
 final class Writers: Sendable {
     private let stopping = Atomic<Bool>(false)
     private let wrong = Atomic<Int>(0)
     private let done = Atomic<Int>(0)
     private let threads: Mutex<[Kernel.Thread]>
 
-    init(_ memory: VersionedMemory, count: Int, seed: UInt64) {
+    init(
+        _ memory: VersionedMemory, count: Int, seed: UInt64,
+        discard: @escaping @Sendable (Int) -> Void
+    ) {
         threads = Mutex([])
         let started = (0..<count).map { writer in
             try! Kernel.Thread(name: "writer-\(writer)") { [self] in
-                work(memory, writer, count, seed)
+                work(memory, writer, count, seed, discard)
             }
         }
         threads.withLock { $0 = started }
     }
 
-    private func work(_ memory: VersionedMemory, _ writer: Int, _ count: Int, _ seed: UInt64) {
+    private func work(
+        _ memory: VersionedMemory, _ writer: Int, _ count: Int, _ seed: UInt64,
+        _ discard: (Int) -> Void
+    ) {
         var random = SplitMix(state: seed &+ UInt64(writer))
         let share = memory.pageCount / count
         while !stopping.load(ordering: .relaxed) {
             let page = random.below(share) * count + writer
             if !memory.verify(page) { wrong.add(1, ordering: .relaxed) }
-            if random.below(3) > 0 { memory.advance(page) }
+            switch random.below(24) {
+            case 0:
+                discard(page)
+                memory.forget(page)
+            case 1..<16: memory.advance(page)
+            default: break
+            }
             done.add(1, ordering: .relaxed)
         }
     }

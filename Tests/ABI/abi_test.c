@@ -1,0 +1,239 @@
+/*
+ * The C ABI from the other side: a C program that knows nothing but the header,
+ * loads the library as QEMU does, and pages real memory through it. Compiled as
+ * C11 and as C++17 from this one file.
+ */
+#include "frostline.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#define MIB ((uint64_t)1 << 20)
+#define PAGE ((uint64_t)4096)
+
+static struct {
+    uint32_t (*abi_version)(void);
+    const char *(*version)(void);
+    int (*create)(const frostline_options *, const frostline_host *, frostline_pager **, char *, size_t);
+    void (*destroy)(frostline_pager *);
+    int (*set)(frostline_pager *, uint32_t, uint64_t, char *, size_t);
+    void (*stats)(const frostline_pager *, frostline_stats *);
+    int (*attach)(frostline_pager *, const frostline_block_info *, frostline_block **, char *, size_t);
+    void (*detach)(frostline_block *);
+    void (*discard_begin)(frostline_block *, uint64_t, uint64_t);
+    void (*discard_end)(frostline_block *, uint64_t, uint64_t);
+} api;
+
+static int passed, failed;
+
+static void check(int holds, const char *what, const char *detail)
+{
+    holds ? passed++ : failed++;
+    if (!holds) {
+        printf("FAILED: %s (%s)\n", what, detail);
+    }
+}
+
+static void load(const char *path)
+{
+    struct { const char *name; void *slot; } symbols[] = {
+        {"frostline_abi_version", &api.abi_version}, {"frostline_version", &api.version},
+        {"frostline_pager_create", &api.create},     {"frostline_pager_destroy", &api.destroy},
+        {"frostline_pager_set", &api.set},           {"frostline_pager_stats", &api.stats},
+        {"frostline_block_attach", &api.attach},     {"frostline_block_detach", &api.detach},
+        {"frostline_discard_begin", &api.discard_begin},
+        {"frostline_discard_end", &api.discard_end},
+    };
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (library == NULL) {
+        printf("cannot load: %s\n", dlerror());
+        exit(2);
+    }
+    for (size_t i = 0; i < sizeof symbols / sizeof symbols[0]; i++) {
+        void *symbol = dlsym(library, symbols[i].name);
+        check(symbol != NULL, "the library exports what the header declares", symbols[i].name);
+        memcpy(symbols[i].slot, &symbol, sizeof symbol);
+    }
+}
+
+static frostline_options good_options(void)
+{
+    frostline_options options;
+    memset(&options, 0, sizeof options);
+    options.struct_size = sizeof options;
+    options.tracker = FROSTLINE_TRACKER_NONE;
+    options.limit = FROSTLINE_LIMIT_MIN;
+    return options;
+}
+
+static frostline_host silent_host(void)
+{
+    frostline_host host;
+    memset(&host, 0, sizeof host);
+    host.struct_size = sizeof host;
+    return host;
+}
+
+/* A refusal must name the cause: `word` stands for it. */
+static void refuses(frostline_options options, int code, const char *word)
+{
+    frostline_host host = silent_host();
+    frostline_pager *pager = (frostline_pager *)1;
+    char error[512] = "";
+    int answer = api.create(&options, &host, &pager, error, sizeof error);
+    check(answer == code && pager == NULL && strstr(error, word) != NULL, word, error);
+}
+
+static void refusals(void)
+{
+    frostline_options options = good_options();
+    options.limit = MIB;
+    refuses(options, -EINVAL, "32 MiB");
+    options = good_options();
+    options.idle_age = 1;
+    refuses(options, -EINVAL, "1 second");
+    options = good_options();
+    options.tracker = 99;
+    refuses(options, -EINVAL, "tracker 99");
+    options = good_options();
+    options.guard = 99;
+    refuses(options, -EINVAL, "guard 99");
+    options = good_options();
+    options.store = 99;
+    refuses(options, -EINVAL, "store 99");
+    options = good_options();
+    options.read_error = 99;
+    refuses(options, -EINVAL, "read-error 99");
+    options = good_options();
+    options.store_size = MIB;
+    refuses(options, -EINVAL, "takes no path");
+    options = good_options();
+    options.store = FROSTLINE_STORE_FILE;
+    refuses(options, -EINVAL, "needs a path");
+    options.store_path = "/nonexistent/store";
+    options.store_size = 64 * MIB;
+    refuses(options, -ENOENT, "/nonexistent/store");
+    options.store_size = MIB;
+    refuses(options, -EINVAL, "at least");
+    options.store_path = "/dev/null";
+    options.store_size = 64 * MIB;
+    refuses(options, -EINVAL, "neither a regular file");
+}
+
+static uint64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static frostline_stats stats_of(frostline_pager *pager)
+{
+    frostline_stats stats;
+    memset(&stats, 0, sizeof stats);
+    stats.struct_size = sizeof stats;
+    api.stats(pager, &stats);
+    return stats;
+}
+
+static uint64_t stamp(uint64_t page, uint64_t word)
+{
+    return word % 2 ? page : (page + 1) * 0x9e3779b97f4a7c15u + word * 0xbf58476d1ce4e5b9u;
+}
+
+static void pages_memory(void)
+{
+    frostline_options options = good_options();
+    frostline_host host = silent_host();
+    frostline_pager *pager;
+    frostline_block *block;
+    char error[512] = "";
+    uint64_t length = 96 * MIB;
+    uint64_t *memory = (uint64_t *)mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    check(api.create(&options, &host, &pager, error, sizeof error) == 0, "a pager is created", error);
+    frostline_block_info info;
+    memset(&info, 0, sizeof info);
+    info.struct_size = sizeof info;
+    info.page_size = (uint32_t)PAGE;
+    info.name = "ram";
+    info.address = memory;
+    info.length = length;
+    check(api.attach(pager, &info, &block, error, sizeof error) == 0, "a block is attached", error);
+
+    for (uint64_t page = 0; page < length / PAGE; page++) {
+        for (uint64_t word = 0; word < 512; word++) {
+            memory[page * 512 + word] = stamp(page, word);
+        }
+    }
+    uint64_t deadline = now_ms() + 60000;
+    while (stats_of(pager).evicted_bytes < 48 * MIB && now_ms() < deadline) {
+    }
+    frostline_stats stats = stats_of(pager);
+    check(stats.evicted_bytes >= 48 * MIB, "half of the memory is evicted under the limit", "evicted_bytes");
+    check(stats.guest_bytes == length, "the block is counted", "guest_bytes");
+    check(strcmp(stats.tracker, "none") == 0 && strcmp(stats.guard, "move") == 0, "tracker and guard are named", "");
+
+    api.discard_begin(block, 8 * MIB, 4 * MIB);
+    madvise((char *)memory + 8 * MIB, 4 * MIB, MADV_DONTNEED);
+    api.discard_end(block, 8 * MIB, 4 * MIB);
+    int wrong = 0;
+    for (uint64_t page = 0; page < length / PAGE; page++) {
+        int gone = page >= 8 * MIB / PAGE && page < 12 * MIB / PAGE;
+        for (uint64_t word = 0; word < 512; word++) {
+            wrong += memory[page * 512 + word] != (gone ? 0 : stamp(page, word));
+        }
+    }
+    check(wrong == 0, "every byte comes back, and discarded ones read as zeros", "");
+    check(stats_of(pager).fetches > 0, "by way of the store", "fetches");
+
+    check(api.set(pager, FROSTLINE_SETTING_LIMIT, MIB, error, sizeof error) == -EINVAL, "a bad limit is refused", error);
+    check(api.set(pager, FROSTLINE_SETTING_LIMIT, 0, error, sizeof error) == 0, "the limit is lifted", error);
+    check(stats_of(pager).limit == 0, "and that is in force", "limit");
+    check(api.set(pager, 77, 0, error, sizeof error) == -EINVAL, "an unknown setting is refused", error);
+    api.detach(block);
+    check(stats_of(pager).evicted_bytes == 0, "a detached block leaves nothing in the store", "evicted_bytes");
+    api.destroy(pager);
+    munmap(memory, length);
+}
+
+static void refuses_blocks(void)
+{
+    frostline_options options = good_options();
+    frostline_host host = silent_host();
+    frostline_pager *pager;
+    frostline_block *block;
+    char error[512] = "";
+    check(api.create(&options, &host, &pager, error, sizeof error) == 0, "a pager is created", error);
+    void *shared = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    frostline_block_info info;
+    memset(&info, 0, sizeof info);
+    info.struct_size = sizeof info;
+    info.page_size = (uint32_t)PAGE;
+    info.name = "shared";
+    info.address = shared;
+    info.length = MIB;
+    check(api.attach(pager, &info, &block, error, sizeof error) == -EINVAL && strstr(error, "private"), "shared memory is refused", error);
+    info.page_size = 2 * MIB;
+    check(api.attach(pager, &info, &block, error, sizeof error) < 0 && strstr(error, "4096"), "huge pages are refused", error);
+    api.destroy(pager);
+    munmap(shared, MIB);
+}
+
+int main(int argc, char **argv)
+{
+    load(argc > 1 ? argv[1] : "./libfrostline.so");
+    check(api.abi_version() == FROSTLINE_ABI_VERSION, "the ABI version is the header's", "");
+    check(strlen(api.version()) > 0, "the library says its release", "");
+    refusals();
+    refuses_blocks();
+    pages_memory();
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed == 0 ? 0 : 1;
+}

@@ -1,0 +1,161 @@
+import Engine
+import Glibc
+import Kernel
+import Synchronization
+import Testing
+
+/// A store that fails, on real memory: what the guest sees is time lost, or an error,
+/// and never a wrong byte.
+@Suite("A store that fails", .serialized)
+struct StoreFailureTests {
+    /// 96 MiB of memory under a 32 MiB limit: two thirds must be out.
+    private static let pages = (96 << 20) / pageSize
+
+    @Test("to write, being full, leaves the pages in memory and says so once")
+    func full() throws {
+        let log = HostLog()
+        let path = temporaryPath("full")
+        let live = try start(.file(path: path, size: PagerOptions.fileSizeMin), .stop, log)
+        let memory = try VersionedMemory(pageCount: Self.pages)
+        let region = try attach(memory, to: live)
+        for page in 0..<memory.pageCount { memory.advance(page) }
+        waitUntil { live.pager.counters.writeErrors.value > 0 }
+        var mismatches = 0
+        for page in 0..<memory.pageCount where !memory.verify(page) { mismatches += 1 }
+        #expect(mismatches == 0)
+        #expect(live.pager.counters.returnedPages.value > 0)
+        #expect(log.errors.first == "write failed: \(ENOSPC)")
+        #expect(log.errors.filter { $0.hasPrefix("write failed") }.count <= 2)
+        live.pager.detach(region)
+        live.stop()
+    }
+
+    @Test("to read makes the access wait, and go on with the right bytes once it can")
+    func unreadableThenRecovered() throws {
+        let log = HostLog()
+        let path = temporaryPath("unreadable")
+        let live = try start(.file(path: path, size: 128 << 20), .stop, log)
+        let memory = try VersionedMemory(pageCount: Self.pages)
+        let region = try attach(memory, to: live)
+        for page in 0..<memory.pageCount { memory.advance(page) }
+        let page = try #require(storedPage(live, region))
+        try live.pager.settings.setLimit(0)  // nothing else moves from here on
+
+        let file = StolenFile(path: path)
+        let saved = file.takeAway()
+        let verified = Atomic<Int>(-1)
+        let reader = try Kernel.Thread(name: "reader") {
+            verified.store(memory.verify(page) ? 1 : 0, ordering: .releasing)
+        }
+        waitUntil { live.pager.counters.waitingPages.value == 1 }
+        #expect(log.errors == ["read failed: \(EIO) poisoned: false"])
+        #expect(verified.load(ordering: .acquiring) == -1, "the access still waits")
+
+        file.giveBack(saved)
+        reader.join()
+        #expect(verified.load(ordering: .acquiring) == 1, "every byte is right")
+        waitUntil { log.errors.last == "read recovered" }
+        #expect(log.errors.last == "read recovered")
+        #expect(live.pager.counters.readErrors.value >= 1)
+        live.pager.detach(region)
+        live.stop()
+    }
+
+    @Test("to read poisons the page when a machine check was asked for")
+    func machineCheck() throws {
+        let log = HostLog()
+        let path = temporaryPath("poison")
+        let live = try start(.file(path: path, size: 128 << 20), .machineCheck, log)
+        let memory = try VersionedMemory(pageCount: Self.pages)
+        let region = try attach(memory, to: live)
+        for page in 0..<memory.pageCount { memory.advance(page) }
+        let page = try #require(storedPage(live, region))
+        try live.pager.settings.setLimit(0)
+
+        let file = StolenFile(path: path)
+        _ = file.takeAway()
+        // A system call gets an errno where a plain access would get SIGBUS.
+        #expect(readBySystemCall(region.address(of: page)) != 0)
+        #expect(live.pager.counters.poisonedPages.value == 1)
+        #expect(log.errors == ["read failed: \(EIO) poisoned: true"])
+        live.pager.detach(region)
+        live.stop()
+    }
+
+    private func start(
+        _ store: PagerOptions.StoreChoice, _ action: ReadErrorAction, _ log: HostLog
+    ) throws -> LivePager {
+        try LivePager(
+            PagerOptions(
+                tracker: .none, store: store, readErrorAction: action,
+                limit: Settings.limitMin, idleAge: 0),
+            host: log.host)
+    }
+
+    private func attach(_ memory: VersionedMemory, to live: LivePager) throws -> Region {
+        try live.attach(name: "ram", start: memory.start, length: UInt64(memory.mapping.length))
+    }
+
+    /// A page that is in the file, once eviction has come to rest.
+    private func storedPage(_ live: LivePager, _ region: Region) -> Int? {
+        waitUntil { live.pager.counters.filePages.value > Self.pages / 2 }
+        return (0..<Self.pages).last {
+            region.table[$0].state == .stored
+                && Locator(payload: region.table[$0].payload).tier == .file
+        }
+    }
+
+    private func waitUntil(_ condition: () -> Bool) {
+        let deadline = monotonicNow() + 60_000_000_000
+        while !condition(), monotonicNow() < deadline { Kernel.sleep(nanoseconds: 10_000_000) }
+    }
+
+    /// The errno of reading the page through the kernel; 0 when that works.
+    private func readBySystemCall(_ address: UInt64) -> Int32 {
+        var ends: [Int32] = [0, 0]
+        precondition(pipe(&ends) == 0)
+        defer { for end in ends { close(end) } }
+        let page = UnsafeRawPointer(bitPattern: UInt(address))
+        return write(ends[1], page, pageSize) == pageSize ? 0 : errno
+    }
+}
+
+/// The pager's store file, taken from under it. It has no name any more, but the
+/// process has it open.
+struct StolenFile {
+    private let link: String
+
+    init(path: String) {
+        let name = path.split(separator: "/").last.map(String.init) ?? path
+        var found = ""
+        for number in 3..<256 {
+            var target = [UInt8](repeating: 0, count: 4096)
+            let length = readlink("/proc/self/fd/\(number)", &target, target.count)
+            if length > 0, String(decoding: target[..<length], as: UTF8.self).contains(name) {
+                found = "/proc/self/fd/\(number)"
+            }
+        }
+        precondition(!found.isEmpty, "the store file is not open")
+        link = found
+    }
+
+    /// Truncates the file and returns what it held.
+    func takeAway() -> [UInt8] {
+        let descriptor = open(link, O_RDWR)
+        precondition(descriptor >= 0)
+        defer { close(descriptor) }
+        var status = stat()
+        precondition(fstat(descriptor, &status) == 0)
+        var contents = [UInt8](repeating: 0, count: Int(status.st_size))
+        precondition(pread(descriptor, &contents, contents.count, 0) == contents.count)
+        precondition(ftruncate(descriptor, 0) == 0)
+        return contents
+    }
+
+    func giveBack(_ contents: [UInt8]) {
+        let descriptor = open(link, O_RDWR)
+        precondition(descriptor >= 0)
+        defer { close(descriptor) }
+        precondition(pwrite(descriptor, contents, contents.count, 0) == contents.count)
+    }
+}

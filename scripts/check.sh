@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Every test, cheapest first. Each step's output is kept in .build/check; the last
+# line counts the steps.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+logs=.build/check
+rm -rf "$logs"
+mkdir -p "$logs"
+passed=0
+failed=0
+
+report() { # NAME STATUS SECONDS
+    if [ "$2" = 0 ]; then
+        passed=$((passed + 1))
+        printf 'ok      %-32s %4d s  %s\n' "$1" "$3" "$(summary "$1")"
+    else
+        failed=$((failed + 1))
+        printf 'FAILED  %-32s %4d s  see %s\n' "$1" "$3" "$logs/$1.log"
+        tail -n 25 "$logs/$1.log" | sed 's/^/        | /'
+    fi
+}
+
+# The line of a step's output that says what it did.
+summary() {
+    grep -aE '[0-9]+ (tests?|passed|evictions)|mismatches|Test run with' "$logs/$1.log" | tail -n 1 | cut -c1-150
+}
+
+step() { # NAME COMMAND…
+    local name=$1 began=$SECONDS status=0
+    shift
+    "$@" >"$logs/$name.log" 2>&1 </dev/null || status=$?
+    report "$name" "$status" $((SECONDS - began))
+}
+
+# Steps that wait for an emulated machine most of the time run two at once.
+lab() { # SCENARIO…
+    local -a running=() names=() starts=()
+    local name
+    for name in "$@"; do
+        Tests/Lab/run "$name" >"$logs/lab-$name.log" 2>&1 </dev/null &
+        running+=($!) names+=("lab-$name") starts+=("$SECONDS")
+        if [ ${#running[@]} -ge 2 ]; then collect; fi
+    done
+    while [ ${#running[@]} -gt 0 ]; do collect; done
+}
+
+# Waits for the oldest of `running` and reports it.
+collect() {
+    local status=0
+    wait "${running[0]}" || status=$?
+    report "${names[0]}" "$status" $((SECONDS - starts[0]))
+    running=("${running[@]:1}") names=("${names[@]:1}") starts=("${starts[@]:1}")
+}
+
+finish() {
+    printf '%d passed, %d failed\n' "$passed" "$failed"
+    [ "$failed" = 0 ]
+    exit
+}
+
+step packages scripts/packages.sh
+[ "$failed" = 0 ] || finish
+step format swift format lint --strict --recursive Package.swift Sources Tests Benchmarks
+step library scripts/build-library.sh
+step build-tests swift build -c release --build-tests
+[ "$failed" = 0 ] || finish
+step abi Tests/ABI/run
+step tests swift test -c release --skip-build
+step thread-sanitizer Tests/thread-sanitizer
+step kernel scripts/fetch-kernel.sh
+step qemu scripts/build-qemu.sh .build/qemu
+[ "$failed" = 0 ] || finish
+step refusals Tests/QEMU/refusals
+step qemu-own-tests scripts/check-qemu.sh
+step lab-boot Tests/Lab/run boot # and build what the others share
+[ "$failed" = 0 ] || finish
+mapfile -t scenarios < <(Tests/Lab/run --list | grep -vx boot)
+lab "${scenarios[@]}"
+finish
