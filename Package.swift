@@ -41,8 +41,24 @@ let package = Package(
             name: "Exports", dependencies: ["CFrostline", "Engine", "Kernel"],
             exclude: ["frostline.map"],
             swiftSettings: strict, linkerSettings: libraryLinkage),
+        .target(
+            name: "CBareLoops", dependencies: ["CLinux", "CCodec"], path: "Benchmarks/CBareLoops",
+            cSettings: [.define("_GNU_SOURCE"), .unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
+        .executableTarget(
+            name: "frostline-bench", dependencies: ["CBareLoops", "CCodec", "Engine", "Kernel"],
+            path: "Benchmarks/frostline-bench",
+            swiftSettings: [.treatAllWarnings(as: .error)]),
         .testTarget(
             name: "NativeTests", dependencies: ["Engine", "Kernel"],
+            swiftSettings: [.treatAllWarnings(as: .error)]),
+        .target(
+            name: "SimulatedKernel", dependencies: ["Kernel"], path: "Tests/SimulatedKernel",
+            swiftSettings: [.treatAllWarnings(as: .error)]),
+        .testTarget(
+            name: "EngineTests", dependencies: ["Engine", "Kernel"],
+            swiftSettings: [.treatAllWarnings(as: .error)]),
+        .testTarget(
+            name: "SimulationTests", dependencies: ["Engine", "Kernel", "SimulatedKernel"],
             swiftSettings: [.treatAllWarnings(as: .error)]),
     ],
     swiftLanguageModes: [.v6]

@@ -35,6 +35,12 @@ int clinux_release(void *address, uint64_t length)
     return madvise(address, length, MADV_DONTNEED) < 0 ? -errno : 0;
 }
 
+int clinux_collapse(void *address, uint64_t length)
+{
+    enum { COLLAPSE = 25 }; /* MADV_COLLAPSE, Linux 6.1 */
+    return madvise(address, length, COLLAPSE) < 0 ? -errno : 0;
+}
+
 int clinux_forbid_merging(void *address, uint64_t length)
 {
     /* EINVAL: a kernel without KSM merges nothing. */

@@ -22,6 +22,7 @@ enum {
 #define IOCTL_POISON 0xc020aa08ul
 #define IOCTL_RWPROTECT 0xc018aa09ul
 #define RWPROTECT_ARM 1ull
+#define RWPROTECT_DISARM_QUIETLY 2ull /* in async mode nobody waits, so nobody is woken */
 
 struct api { uint64_t api, features, ioctls; };
 struct registration { uint64_t start, length, mode, ioctls; };
@@ -112,6 +113,12 @@ int clinux_uffd_move(int fd, uint64_t to, uint64_t from, uint64_t length, uint64
 int clinux_uffd_arm(int fd, uint64_t start, uint64_t length)
 {
     struct protection argument = {start, length, RWPROTECT_ARM};
+    return ioctl(fd, IOCTL_RWPROTECT, &argument) < 0 ? -errno : 0;
+}
+
+int clinux_uffd_disarm(int fd, uint64_t start, uint64_t length)
+{
+    struct protection argument = {start, length, RWPROTECT_DISARM_QUIETLY};
     return ioctl(fd, IOCTL_RWPROTECT, &argument) < 0 ? -errno : 0;
 }
 

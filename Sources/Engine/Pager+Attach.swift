@@ -44,9 +44,9 @@ extension Pager {
 
     /// Returns when the fault server no longer uses what it found in `regions` before.
     private func waitForServer() {
-        let epoch = serverEpoch.load(ordering: .acquiring)
+        let epoch = serverEpoch.load(ordering: .sequentiallyConsistent)
         if epoch % 2 == 0 { return }
-        while serverEpoch.load(ordering: .acquiring) == epoch { kernel.pause() }
+        while serverEpoch.load(ordering: .sequentiallyConsistent) == epoch { kernel.pause() }
     }
 
     private func dropAll(_ region: Region) {

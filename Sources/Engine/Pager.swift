@@ -72,7 +72,12 @@ public final class Pager<Port: KernelPort>: Sendable {
     func withWorkerPaused<Result>(_ body: () -> Result) -> Result {
         controlWaiting.add(1, ordering: .relaxed)
         defer { controlWaiting.subtract(1, ordering: .relaxed) }
-        return passLock.withLock { _ in body() }
+        while true {
+            // Not a blocking lock: what the holder waits for may be a thread that the
+            // simulation runs only when this one pauses.
+            if let result = passLock.withLockIfAvailable({ _ in body() }) { return result }
+            kernel.pause()
+        }
     }
 
     /// Moves a page's entry, giving the simulation a chance to get in between.

@@ -22,6 +22,12 @@ public final class Settings: Sendable {
         try Self.checkIdleAge(idleAge)
     }
 
+    /// For simulations, whose memory is smaller than the smallest sensible limit.
+    public init(unchecked limit: UInt64, idleAge: UInt64) {
+        limitBytes = Atomic(limit)
+        idleAgeNanoseconds = Atomic(idleAge)
+    }
+
     /// Bytes; 0 for none.
     public var limit: UInt64 { limitBytes.value }
     /// Nanoseconds; 0 for never.

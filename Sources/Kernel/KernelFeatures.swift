@@ -38,4 +38,5 @@ let uffdRegisterMissing: UInt64 = 1
 let uffdRegisterRWP: UInt64 = 8
 let uffdFaultWrite: UInt64 = 1
 let pageIsPresent: UInt64 = 1 << 3
+let pageIsHuge: UInt64 = 1 << 6
 let pageIsAccessed: UInt64 = 1 << 9

@@ -50,11 +50,14 @@ public struct ScanRun: Sendable {
     public var start: UInt64
     public var end: UInt64
     public var touched: Bool
+    /// Mapped by huge pages: touched or not as wholes.
+    public var isHuge: Bool
 
-    public init(start: UInt64, end: UInt64, touched: Bool) {
+    public init(start: UInt64, end: UInt64, touched: Bool, isHuge: Bool = false) {
         self.start = start
         self.end = end
         self.touched = touched
+        self.isHuge = isHuge
     }
 }
 
@@ -112,6 +115,8 @@ public protocol KernelPort: AnyObject, Sendable {
 
     /// Arms present pages: their next touch is noted (UFFDIO_RWPROTECT). Holes are skipped.
     func arm(start: UInt64, length: UInt64) -> Errno?
+    /// Makes a huge page of 512 present pages (MADV_COLLAPSE). They count as touched.
+    func collapse(start: UInt64) -> Errno?
     /// Reports present pages in runs. Without tracking every run is untouched.
     func scan(
         start: UInt64, end: UInt64, tracked: Bool, into runs: UnsafeMutableBufferPointer<ScanRun>

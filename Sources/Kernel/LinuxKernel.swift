@@ -56,6 +56,15 @@ extension LinuxKernel: KernelPort {
         .from(clinux_uffd_arm(faults.number, start, length))
     }
 
+    public func collapse(start: UInt64) -> Errno? {
+        // MADV_COLLAPSE refuses armed pages (EINVAL).
+        if let errno = Errno.from(clinux_uffd_disarm(faults.number, start, UInt64(hugePageSize))) {
+            return errno
+        }
+        let address = unsafe UnsafeMutableRawPointer(bitPattern: UInt(start))
+        return .from(unsafe clinux_collapse(address, UInt64(hugePageSize)))
+    }
+
     public func scan(
         start: UInt64, end: UInt64, tracked: Bool, into runs: UnsafeMutableBufferPointer<ScanRun>
     ) -> ScanResult {
@@ -63,14 +72,15 @@ extension LinuxKernel: KernelPort {
             var walkedTo = start
             let count = unsafe clinux_pagemap_scan(
                 pagemap.number, start, end, pageIsPresent,
-                pageIsPresent | (tracked ? pageIsAccessed : 0),
+                pageIsPresent | (tracked ? pageIsAccessed | pageIsHuge : 0),
                 regions.baseAddress!, Int32(regions.count), &walkedTo)
             if let errno = Errno.from(count) { return .failed(errno) }
             for index in 0..<Int(count) {
                 let region = unsafe regions[index]
                 unsafe runs[index] = ScanRun(
                     start: region.start, end: region.end,
-                    touched: region.categories & pageIsAccessed != 0)
+                    touched: region.categories & pageIsAccessed != 0,
+                    isHuge: region.categories & pageIsHuge != 0)
             }
             // Linux fills the vector 512 regions at a time, and when it fills up exactly
             // with the end of the range, walk_end is left at an earlier portion: the

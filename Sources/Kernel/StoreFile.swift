@@ -75,7 +75,8 @@ import CLinux
         wait: Bool
     ) -> Int {
         let ring = unsafe queue == .fetch ? fetchRing : evictRing
-        return unsafe withUnsafeTemporaryAllocation(of: clinux_completion.self, capacity: completions.count) { raw in
+        return unsafe withUnsafeTemporaryAllocation(of: clinux_completion.self, capacity: completions.count) {
+            raw in
             let count = unsafe clinux_ring_reap(ring, raw.baseAddress!, Int32(raw.count), wait)
             precondition(count >= 0, "waiting on our own ring failed")
             for index in 0..<Int(count) {

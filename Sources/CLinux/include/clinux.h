@@ -44,6 +44,7 @@ int clinux_uffd_poison(int fd, uint64_t start, uint64_t length);
 /* `moved` is set to the bytes moved before the call ended, also on failure. */
 int clinux_uffd_move(int fd, uint64_t to, uint64_t from, uint64_t length, uint64_t *moved);
 int clinux_uffd_arm(int fd, uint64_t start, uint64_t length);
+int clinux_uffd_disarm(int fd, uint64_t start, uint64_t length);
 /* Reads page-fault messages; returns how many, 0 when none is waiting. */
 int clinux_uffd_read(int fd, struct clinux_fault *faults, int capacity);
 
@@ -71,6 +72,8 @@ int clinux_map(uint64_t length, uint64_t alignment, void **out);
 int clinux_unmap(void *address, uint64_t length);
 /* MADV_DONTNEED: the memory goes back to the host and reads as zeros. */
 int clinux_release(void *address, uint64_t length);
+/* MADV_COLLAPSE: pages become huge pages now. */
+int clinux_collapse(void *address, uint64_t length);
 int clinux_forbid_merging(void *address, uint64_t length);
 /* 0 when every mapping in the range is private, anonymous and writable; else -EINVAL. */
 int clinux_check_private_anonymous(uint64_t start, uint64_t length);

@@ -106,8 +106,13 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         precondition(wanted.state == .wanted, "a leaving page was taken by another thread")
         let staged = wanted.becoming(.staged)
         pager.settle(region, page, from: wanted, to: staged)
-        if case .rescued = pager.rescue(region, page, from: staged) {
-            pager.counters.rescues.increment()
+        switch pager.rescue(region, page, from: staged) {
+        case .rescued: pager.counters.rescues.increment()
+        case .overtaken: break
+        case .failed:
+            // Its message is used up: the access must fault again, for the fault server
+            // to serve it or to note that it waits.
+            pager.kernel.wake(start: region.address(of: page), length: UInt64(pageSize))
         }
     }
 
@@ -129,10 +134,12 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         guard !batch.toStore.isEmpty else { return stored }
         batch.putAll(into: pager)
         var failure: (Errno, Int)?
+        var wasTaken = false
         var taken = 0
         for (index, page) in batch.toStore.enumerated() {
             switch batch.outcomes[index] {
             case .stored(let place):
+                wasTaken = true
                 let locator = Locator(tier: pager.store.tier, place: place)
                 if commit(region, page, to: locator) { taken += 1 }
             case .refused(let refusal):
@@ -145,6 +152,8 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
                 if refusal != .incompressible { pager.counters.writeErrors.increment() }
             }
         }
+        // A batch of incompressible pages says nothing of the store.
+        guard wasTaken || failure != nil else { return stored }
         health.record(failure, region, at: pager.kernel.now(), host: pager.host)
         return stored + taken
     }

@@ -2,7 +2,7 @@ import Kernel
 
 /// Whether the store takes pages, and when it is worth asking again. The host
 /// program hears of the first refusal and of the recovery, not of every page.
-struct StoreHealth {
+public struct StoreHealth {
     private enum State: Equatable {
         case working
         /// Nanoseconds, on the kernel's clock.
@@ -13,7 +13,9 @@ struct StoreHealth {
     private static let pauseMin: UInt64 = 1_000_000_000
     private static let pauseMax: UInt64 = 30_000_000_000
 
-    func mayTry(at now: UInt64) -> Bool {
+    public init() {}
+
+    public func mayTry(at now: UInt64) -> Bool {
         switch state {
         case .working: true
         case .failing(let retryAt, _): now >= retryAt
@@ -21,7 +23,7 @@ struct StoreHealth {
     }
 
     /// `failure`: the last error of a batch and the page it befell.
-    mutating func record(
+    public mutating func record(
         _ failure: (errno: Errno, page: Int)?, _ region: Region, at now: UInt64, host: Host
     ) {
         switch (state, failure) {

@@ -10,6 +10,7 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     /// Where the last pass stopped choosing, so that a quota does not always fall on
     /// the same pages.
     private var cursor = 0
+    private var passTimes = PassTimes()
 
     public init(pager: Pager<Port>) {
         self.pager = pager
@@ -27,7 +28,8 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     /// One pass. Returns the pages evicted.
     public func pass() -> Int {
         pager.limitPassed.store(false, ordering: .relaxed)
-        pager.passLock.withLock { _ in tracker.pass() }
+        passTimes.note(pager.kernel.now())
+        pager.passLock.withLock { _ in tracker.pass(idlePasses: lookPasses) }
         let plan = EvictionPlan(for: demand)
         var evicted = 0
         if !plan.evictsNothing, evictor.health.mayTry(at: pager.kernel.now()) {
@@ -37,6 +39,17 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         measureMetadata()
         return evicted
     }
+
+    /// How long a huge page stays warm before its pages are looked at one by one: as
+    /// long as pages must be idle, or a little while when it is the limit that presses.
+    private var lookPasses: Int? {
+        let idleAge = pager.settings.idleAge
+        if idleAge != 0 { return passTimes.passes(idleAge: idleAge) }
+        let limit = Int(pager.settings.limit)
+        return limit != 0 && pager.cost > limit - limit / 8 ? Self.lookPassesUnderLimit : nil
+    }
+
+    private static var lookPassesUnderLimit: Int { 8 }
 
     private func measureMetadata() {
         var bytes = pager.store.metadataBytes
@@ -54,15 +67,14 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         return EvictionDemand(
             pagesByAge: tracker.pagesByAge, cost: pager.cost,
             limit: limit == 0 ? nil : Int(limit),
-            idlePasses: idleAge == 0
-                ? nil : PassInterval.passes(idleAge: idleAge, interval: interval),
+            idlePasses: idleAge == 0 ? nil : passTimes.passes(idleAge: idleAge),
             bytesFreedPerPage: max(pageSize - costPerPage, pageSize / 16))
     }
 
     private func evict(_ plan: EvictionPlan) -> Int {
         var quota = plan.quotaBelow
         var evicted = 0
-        let hugePages = allHugePages()
+        let hugePages = pager.passLock.withLock { _ in allHugePages() }
         guard !hugePages.isEmpty else { return 0 }
         for step in hugePages.indices {
             let (slot, index) = hugePages[(cursor + step) % hugePages.count]

@@ -12,8 +12,9 @@ public final class LivePager: Sendable {
     private let threads: Mutex<Threads>
     public let storeName: StaticString
     private static let tickNanoseconds: UInt64 = 1_000_000_000
-    /// At least this long between passes that evict nothing.
-    private static let fruitlessPause: UInt64 = 10_000_000
+    /// At least this long after a pass that evicted nothing, however far beyond its
+    /// limit the guest is: a full store must not cost a CPU as well.
+    private static let fruitlessPause: UInt64 = 100_000_000
 
     private struct Threads {
         var server: Thread?

@@ -4,6 +4,8 @@ public enum PassInterval {
     private static let shortest: UInt64 = 250_000_000
     private static let longest: UInt64 = 30_000_000_000
     private static let perIdleAge: UInt64 = 8
+    /// Ages are counted in passes up to `AgeMap.oldest`, which must reach the idle age.
+    private static let passesPerIdleAgeMax: UInt64 = 240
     /// With a limit and nothing else to go by.
     private static let limitOnly: UInt64 = 1_000_000_000
 
@@ -11,12 +13,6 @@ public enum PassInterval {
     public static func nanoseconds(idleAge: UInt64, limited: Bool) -> UInt64 {
         guard idleAge > 0 else { return limitOnly }
         let wanted = min(max(idleAge / perIdleAge, shortest), longest)
-        return limited ? min(wanted, limitOnly) : wanted
-    }
-
-    /// Passes of that length that make an idle age, at least one, rounded up: a page
-    /// is never evicted younger than asked.
-    public static func passes(idleAge: UInt64, interval: UInt64) -> Int {
-        Int(min((idleAge + interval - 1) / interval, UInt64(AgeMap.oldest) - 2)) + 1
+        return max(limited ? min(wanted, limitOnly) : wanted, idleAge / passesPerIdleAgeMax)
     }
 }

@@ -15,7 +15,8 @@ import Synchronization
     public let pagesPerChunk: Int
 
     private static let watchedBit: UInt32 = 1 << 31
-    private static let enteringBit: UInt32 = 1 << 30
+    /// Set for good before the chunk is watched for the first time.
+    private static let markingBit: UInt32 = 1 << 30
 
     /// Each watched chunk next to an unwatched one is a mapping of its own for the
     /// kernel, and a process may have 65,530 of them (vm.max_map_count).
@@ -45,22 +46,24 @@ import Synchronization
     /// Worker only.
     public func prepare(_ chunk: Int) -> Entry {
         let answer = unsafe words[chunk].compareExchange(
-            expected: 0, desired: Self.enteringBit, ordering: .acquiringAndReleasing)
-        if answer.exchanged { return .enter }
+            expected: 0, desired: Self.markingBit, ordering: .acquiringAndReleasing)
+        if answer.exchanged || answer.original == Self.markingBit { return .enter }
         return answer.original & Self.watchedBit != 0 ? .watched : .discarding
     }
 
     /// Ends what `prepare` began. Worker only.
     public func enter(_ chunk: Int, completed: Bool) {
-        // Discards that came since found the entering bit and marked their pages.
-        unsafe words[chunk].store(completed ? Self.watchedBit : 0, ordering: .releasing)
+        // After a failure too, discards go on marking their pages: one that began
+        // with marks must end with them.
+        let bits = Self.markingBit | (completed ? Self.watchedBit : 0)
+        unsafe words[chunk].store(bits, ordering: .releasing)
     }
 
     /// True when the discard must mark pages one by one; otherwise the chunk now
     /// counts it, and `endDiscard` must follow.
     public func beginDiscard(_ chunk: Int) -> Bool {
         var word = unsafe words[chunk].load(ordering: .acquiring)
-        while word & (Self.watchedBit | Self.enteringBit) == 0 {
+        while word & Self.markingBit == 0 {
             let answer = unsafe words[chunk].compareExchange(
                 expected: word, desired: word + 1, ordering: .acquiringAndReleasing)
             if answer.exchanged { return false }
@@ -73,7 +76,8 @@ import Synchronization
     /// discard stays unwatched until the count is zero again, so its word tells.
     public func endDiscard(_ chunk: Int) -> Bool {
         let word = unsafe words[chunk].load(ordering: .acquiring)
-        if word & (Self.watchedBit | Self.enteringBit) != 0 || word == 0 { return true }
+        if word & Self.markingBit != 0 { return true }
+        precondition(word > 0, "a discard ended that never began")
         unsafe words[chunk].subtract(1, ordering: .acquiringAndReleasing)
         return false
     }

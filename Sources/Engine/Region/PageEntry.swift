@@ -23,7 +23,7 @@ public enum PageState: UInt64, Sendable {
     case stored = 5
     /// Being read from the store.
     case arriving = 6
-    /// Read, and being placed in the guest.
+    /// Read, and being placed in the guest; or unreadable, and being poisoned.
     case placing = 7
     /// A hole being filled with zeros.
     case filling = 8

@@ -11,6 +11,8 @@ public final class Region: Sendable {
     public let table: PageTable
     public let chunks: ChunkTable
     public let ages: AgeMap
+    /// Worker thread only.
+    let looks: HugePageLooks
     /// Pages that precede the block in its first, huge-page-aligned chunk.
     private let leadingPages: Int
     /// Reads of the store under way for this block.
@@ -26,6 +28,8 @@ public final class Region: Sendable {
         chunks = try ChunkTable(pageCount: pages)
         ages = try AgeMap(pageCount: pages)
         leadingPages = Int(start % UInt64(hugePageSize)) / pageSize
+        looks = HugePageLooks(
+            count: (pages + leadingPages + hugePageSize / pageSize - 1) / (hugePageSize / pageSize))
     }
 
     public var end: UInt64 { start + length }
@@ -43,10 +47,10 @@ public final class Region: Sendable {
     /// The chunk a page lies in. Chunks are aligned to huge pages by address.
     public func chunk(of page: Int) -> Int { (page + leadingPages) / chunks.pagesPerChunk }
 
-    /// The pages of a chunk; the first and last chunk may be cut by the block's ends.
+    /// The pages of a chunk; the block's ends may cut it, or leave nothing of it.
     public func pages(ofChunk chunk: Int) -> Range<Int> {
         let first = chunk * chunks.pagesPerChunk - leadingPages
-        return max(0, first)..<min(pageCount, first + chunks.pagesPerChunk)
+        return (first..<first + chunks.pagesPerChunk).clamped(to: 0..<pageCount)
     }
 
     /// The pages of the huge page at `index`, counted from the one the block starts in.
@@ -54,6 +58,11 @@ public final class Region: Sendable {
         let pagesPerHugePage = hugePageSize / pageSize
         let first = index * pagesPerHugePage - leadingPages
         return max(0, first)..<min(pageCount, first + pagesPerHugePage)
+    }
+
+    /// The huge page that an address lies in, counted like `pages(ofHugePage:)`.
+    public func hugePage(at address: UInt64) -> Int {
+        (page(at: address) + leadingPages) / (hugePageSize / pageSize)
     }
 
     /// Huge pages the block touches, whole or in part.

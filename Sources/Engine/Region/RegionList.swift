@@ -18,10 +18,11 @@ public final class RegionList: Sendable {
         slots = (0..<Self.capacity).map { _ in Slot() }
     }
 
-    /// The block at a slot; nil when empty.
+    /// The block at a slot; nil when empty. In one order with the fault server's epoch
+    /// (see `Pager.detach`): acquire alone would let it read a slot emptied before.
     @inline(__always)
     public subscript(slot: Int) -> Region? {
-        let bits = slots[slot].region.load(ordering: .acquiring)
+        let bits = slots[slot].region.load(ordering: .sequentiallyConsistent)
         guard let pointer = unsafe UnsafeRawPointer(bitPattern: bits) else { return nil }
         return unsafe Unmanaged<Region>.fromOpaque(pointer).takeUnretainedValue()
     }
@@ -50,7 +51,7 @@ public final class RegionList: Sendable {
         let retained = unsafe Unmanaged.passUnretained(region)
         let wanted = unsafe UInt(bitPattern: retained.toOpaque())
         for slot in slots where slot.region.load(ordering: .acquiring) == wanted {
-            slot.region.store(0, ordering: .releasing)
+            slot.region.store(0, ordering: .sequentiallyConsistent)
             return unsafe retained
         }
         return nil

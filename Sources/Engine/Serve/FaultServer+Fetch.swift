@@ -29,7 +29,8 @@ extension FaultServer {
             of: TransferCompletion.self, capacity: FetchTable.capacity
         ) { completions in
             let count = unsafe pager.kernel.reap(.fetch, into: completions, wait: false)
-            for unsafe completion in unsafe completions.prefix(count) {
+            for position in 0..<count {
+                let completion = unsafe completions[position]
                 let index = Int(completion.token)
                 let fetch = fetches.end(index)
                 if Int(completion.result) == pageSize {
@@ -66,8 +67,7 @@ extension FaultServer {
         pager.arrived(region, page)
         pager.settle(region, page, from: placing, to: placing.becoming(.resident, payload: 0))
         pager.store.drop(locator)
-        if waiting.remove(region, page) { noteRecovered() }
-        noteServed(since: fetch.start)
+        noteServed(region, page, since: fetch.start)
     }
 
     private func unreadable(_ region: Region, _ page: Int, _ arriving: PageEntry, _ errno: Errno) {
@@ -82,21 +82,25 @@ extension FaultServer {
             }
             park(region, page, errno)
         case .machineCheck:
-            let poisoned = arriving.becoming(.poisoned, payload: 0)
-            let mine = pager.transition(region, page, from: arriving, to: poisoned)
+            let placing = arriving.becoming(.placing, payload: 0)
+            let mine = pager.transition(region, page, from: arriving, to: placing)
             pager.store.drop(locator)
             guard mine else { return }
             pager.counters.poisonedPages.increment()
-            poison(region, page)
+            poison(region, page, placing)
             pager.host.report(.readFailed(errno, region: region, page: page, poisoned: true))
         }
     }
 
-    func poison(_ region: Region, _ page: Int) {
+    /// Places poison. In state `placing`, so that a discard waits instead of ending
+    /// first and finding its page poisoned.
+    func poison(_ region: Region, _ page: Int, _ placing: PageEntry) {
         let address = region.address(of: page)
         var placement = Placement.busy
         while placement == .busy { placement = pager.kernel.poison(address) }
         if placement == .alreadyThere { pager.kernel.wake(start: address, length: UInt64(pageSize)) }
-        if case .failed(let errno) = placement { park(region, page, errno) }
+        pager.settle(region, page, from: placing, to: placing.becoming(.poisoned))
+        if case .failed(let errno) = placement { return park(region, page, errno) }
+        noteBack(region, page)
     }
 }

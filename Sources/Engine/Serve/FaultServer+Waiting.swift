@@ -58,32 +58,31 @@ extension FaultServer {
     }
 
     private func retryWaiting() {
-        pager.serverEpoch.add(1, ordering: .acquiringAndReleasing)
-        defer { pager.serverEpoch.add(1, ordering: .acquiringAndReleasing) }
+        pager.serverEpoch.add(1, ordering: .sequentiallyConsistent)
+        defer { pager.serverEpoch.add(1, ordering: .sequentiallyConsistent) }
         batchStart = pager.kernel.now()
         for (region, page) in waiting.pages {
             guard isAttached(region) else {
-                _ = waiting.remove(region, page)
+                noteBack(region, page)
                 continue
             }
             guard fetches.freeCount > 0 else { break }
             switch region.table[page].state {
-            case .stored, .staged, .poisoned:
+            case .stored, .staged, .poisoned, .resident:
                 serve(region, page, isWrite: false)
-            default:
-                // Discarded, or back by another way: the access finds out by itself.
-                _ = waiting.remove(region, page)
-                pager.kernel.wake(start: region.address(of: page), length: UInt64(pageSize))
+            case .leaving, .wanted, .rescuing, .arriving, .placing, .filling, .discarding:
+                break  // In somebody's hands: the next tick tells.
             }
         }
         if waiting.overflowed {
             waiting.clearOverflow()
             pager.regions.forEach { pager.kernel.wake(start: $0.start, length: $0.length) }
         }
-        noteRecovered()
     }
 
-    func noteRecovered() {
+    /// The page can be had again, or is not wanted any more.
+    func noteBack(_ region: Region, _ page: Int) {
+        guard waiting.remove(region, page) else { return }
         pager.counters.waitingPages.store(waiting.pages.count, ordering: .relaxed)
         if waiting.pages.isEmpty { pager.host.report(.readRecovered) }
     }

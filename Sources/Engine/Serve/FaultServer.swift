@@ -43,16 +43,17 @@ import Kernel
 
     /// One round: finished reads, then waiting messages. True when there was any.
     public func turn() -> Bool {
-        pager.serverEpoch.add(1, ordering: .acquiringAndReleasing)
-        defer { pager.serverEpoch.add(1, ordering: .acquiringAndReleasing) }
+        pager.serverEpoch.add(1, ordering: .sequentiallyConsistent)
+        defer { pager.serverEpoch.add(1, ordering: .sequentiallyConsistent) }
         var worked = fetches.isIdle ? false : finishFetches()
         // Messages that no buffer is free for stay with the kernel.
         let room = min(Self.messagesMax, fetches.freeCount)
         guard room > 0 else { return worked }
-        let count = unsafe pager.kernel.readFaults(into: UnsafeMutableBufferPointer(rebasing: messages[..<room]))
+        let count = unsafe pager.kernel.readFaults(
+            into: UnsafeMutableBufferPointer(rebasing: messages[..<room]))
         guard count > 0 else { return worked }
         batchStart = pager.kernel.now()
-        for unsafe message in unsafe messages[..<count] { serve(message) }
+        for index in 0..<count { unsafe serve(messages[index]) }
         worked = true
         return worked
     }
@@ -86,7 +87,7 @@ import Kernel
                 switch pager.rescue(region, page, from: entry) {
                 case .rescued:
                     pager.counters.rescues.increment()
-                    return noteServed(since: batchStart)
+                    return noteServed(region, page, since: batchStart)
                 case .overtaken: continue
                 case .failed(let errno): return park(region, page, errno)
                 }
@@ -95,7 +96,9 @@ import Kernel
                 guard pager.transition(region, page, from: entry, to: arriving) else { continue }
                 return fetch(region, page, arriving)
             case .poisoned:
-                return poison(region, page)
+                let placing = entry.becoming(.placing)
+                guard pager.transition(region, page, from: entry, to: placing) else { continue }
+                return poison(region, page, placing)
             case .wanted, .rescuing, .arriving, .placing, .filling, .discarding:
                 return
             }
@@ -124,10 +127,11 @@ import Kernel
         }
         pager.settle(region, page, from: filling, to: filling.becoming(.resident))
         if case .failed(let errno) = placement { return park(region, page, errno) }
-        noteServed(since: batchStart)
+        noteServed(region, page, since: batchStart)
     }
 
-    func noteServed(since start: UInt64) {
+    func noteServed(_ region: Region, _ page: Int, since start: UInt64) {
+        noteBack(region, page)
         pager.faultTimes.add(pager.kernel.now() &- start)
     }
 }

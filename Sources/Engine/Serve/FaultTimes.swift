@@ -3,7 +3,7 @@ import Synchronization
 /// How long faults took, in nanoseconds: a log-linear histogram, 16 steps to each
 /// power of two, so a percentile is exact to 6 %. The fault thread adds; any thread reads.
 public final class FaultTimes: Sendable {
-    /// Powers of two covered; the last bucket takes all above (9 minutes).
+    /// Powers of two covered; the last bucket takes all above (2.4 hours).
     public static let powers = 40
     private static let stepBits = 4
     private static let steps = 1 << stepBits
@@ -35,7 +35,7 @@ public final class FaultTimes: Sendable {
 
     /// Fault thread only.
     @inline(__always)
-    func add(_ nanoseconds: UInt64) {
+    public func add(_ nanoseconds: UInt64) {
         counts[Self.bucket(of: nanoseconds)].value.increment()
         if nanoseconds > longest.value { longest.store(nanoseconds, ordering: .relaxed) }
     }

@@ -111,4 +111,3 @@ public struct FileStore<Port: KernelPort>: PageStore {
     public func drop(_ place: UInt64) { slots.free(Int(place)) }
     public func trim() {}
 }
-

@@ -9,7 +9,14 @@ import Kernel
     /// Resident pages by age, filled by `pass`.
     public private(set) var pagesByAge = [Int](repeating: 0, count: Int(AgeMap.oldest) + 1)
     private var touchedPages = 0
+    private var idlePasses = 0
     private var armingFailed = false
+    /// Huge pages that may still be split in this pass. Until one is whole again its
+    /// pages are touched one fault each, so only a small share is looked into at a time.
+    private var splitsLeft = 0
+    private var touchedHugePages = 0
+    private static var splitsPerPassMin: Int { 2 }
+    private static var splitShareDivisor: Int { 64 }
 
     private static var runsPerScan: Int { 1024 }
     /// Touched runs closer together than this are armed in one call: arming what is
@@ -24,8 +31,14 @@ import Kernel
 
     deinit { unsafe runs.deallocate() }
 
-    /// Looks at every attached block.
-    public func pass() {
+    /// Looks at every attached block. `idlePasses`: how long a huge page stays warm
+    /// before it is looked into; nil when nothing is to be evicted.
+    public func pass(idlePasses: Int?) {
+        splitsLeft =
+            idlePasses == nil
+            ? 0 : max(Self.splitsPerPassMin, touchedHugePages / Self.splitShareDivisor)
+        touchedHugePages = 0
+        self.idlePasses = idlePasses ?? 0
         for age in pagesByAge.indices { pagesByAge[age] = 0 }
         touchedPages = 0
         pager.regions.forEach(look)
@@ -46,17 +59,51 @@ import Kernel
                 warnOnce("cannot scan \(region.name)")
                 return
             }
-            for unsafe run in unsafe runs.prefix(count) {
+            for index in 0..<count {
+                let run = unsafe runs[index]
                 let pages = region.page(at: run.start)..<region.page(at: run.end - 1) + 1
                 forget(region, next..<pages.lowerBound)
                 note(region, pages, touched: run.touched)
                 next = pages.upperBound
+                if run.touched, run.isHuge { splitSome(region, run.start..<run.end) }
                 if run.touched { arm(run.start..<run.end, after: &toArm) }
             }
             address = walkedTo
         }
         forget(region, next..<region.pageCount)
         if let toArm { arm(toArm) }
+        if idlePasses > 0 { mendDense(region) }
+    }
+
+    /// Splits those touched huge pages whose time has come.
+    private func splitSome(_ region: Region, _ range: Range<UInt64>) {
+        for start in stride(from: range.lowerBound, to: range.upperBound, by: hugePageSize) {
+            touchedHugePages += 1
+            let index = region.hugePage(at: start)
+            guard region.looks.isDue(index, idlePasses: idlePasses), splitsLeft > 0 else { continue }
+            splitsLeft -= 1
+            region.looks.wasSplit(index)
+            // Arming a part of a huge mapping splits the mapping; the whole is armed below.
+            arm(start..<start + UInt64(pageSize))
+        }
+    }
+
+    /// Makes those huge pages whole again that were split and are in use throughout.
+    private func mendDense(_ region: Region) {
+        for index in 0..<region.hugePageCount {
+            let passes = region.looks.passesInside(index, idlePasses: idlePasses) ?? 0
+            guard passes > 0 else { continue }
+            let pages = region.pages(ofHugePage: index)
+            // The block's first and last may be cut: they are not huge pages.
+            guard pages.count == hugePageSize / pageSize else { continue }
+            // Age 1 is a touch since the last pass: these were touched since the split.
+            let sinceSplit = AgeMap.touched...UInt8(clamping: passes)
+            let touched = pages.count { sinceSplit.contains(region.ages[$0]) }
+            guard touched >= HugePageLooks.touchedMin else { continue }
+            if pager.kernel.collapse(start: region.address(of: pages.lowerBound)) == nil {
+                region.looks.becameWhole(index)
+            }
+        }
     }
 
     /// Pages that are not present have no age.

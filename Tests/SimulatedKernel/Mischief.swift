@@ -1,0 +1,67 @@
+/// How often, per mille, each thing goes wrong that may go wrong in the real world.
+public struct Mischief: Equatable, Sendable {
+    /// EAGAIN from COPY, ZEROPAGE and POISON.
+    public var placementBusy = 0
+    /// ENOMEM from COPY, ZEROPAGE and POISON.
+    public var placementFailure = 0
+    /// EAGAIN from MOVE, before anything moved or half way.
+    public var moveAgain = 0
+    /// ENOMEM from MOVE.
+    public var moveFailure = 0
+    /// ENOMEM from UFFDIO_REGISTER.
+    public var watchFailure = 0
+    /// An error from UFFDIO_RWPROTECT.
+    public var armFailure = 0
+    /// A signal ends a vCPU's wait; it faults again and is reported again.
+    public var signal = 0
+    /// A scan that reports only a few runs at a time.
+    public var shortScan = 0
+    /// EIO for a read of the store, and reads that end early.
+    public var readError = 0
+    public var shortRead = 0
+    /// EIO and ENOSPC for a write to the store, and writes that end early.
+    public var writeError = 0
+    public var noSpace = 0
+    public var shortWrite = 0
+    /// The queue of transfers takes no more.
+    public var submitError = 0
+
+    public init() {}
+    public static let none = Mischief()
+
+    static let kinds: [WritableKeyPath<Mischief, Int> & Sendable] = [
+        \.placementBusy, \.placementFailure, \.moveAgain, \.moveFailure, \.watchFailure,
+        \.armFailure, \.signal, \.shortScan, \.readError, \.shortRead, \.writeError, \.noSpace,
+        \.shortWrite, \.submitError,
+    ]
+
+    /// Swarm testing: each kind is off in half of all runs, so that a common one does
+    /// not hide what a rare one alone would show.
+    public init(from random: inout SplitMix) {
+        for kind in Self.kinds where random.chance(500) {
+            self[keyPath: kind] = random.pick([10, 50, 200, 500])
+        }
+    }
+}
+
+/// A kernel or disk that breaks its promises: proof that the checks can fail.
+public enum Sabotage: CaseIterable, Sendable {
+    /// A moved page arrives as zeros.
+    case moveLosesContents
+    /// MOVE takes pinned pages along, and device I/O into them is lost.
+    case moveIgnoresPins
+    /// COPY places zeros.
+    case copyPlacesZeros
+    /// COPY answers that it placed the page, and does not.
+    case copyPlacesNothing
+    /// A placed page wakes nobody.
+    case placementWakesNobody
+    /// WAKE wakes nobody.
+    case wakeDoesNothing
+    /// A write is acknowledged and not done.
+    case diskLosesWrites
+    /// A write ends up in another slot.
+    case diskMisplacesWrites
+    /// A short read is reported as a whole one.
+    case diskReadsHalf
+}

@@ -1,0 +1,66 @@
+import Kernel
+
+/// A guest's own accesses and calls.
+extension SimulatedKernel {
+    public enum Access: Sendable { case done, machineCheck }
+
+    /// A vCPU's access of a whole page. Sleeps while the page is missing; then `body`
+    /// runs with the page there, before anybody else does anything.
+    public func access(
+        _ space: Space, _ page: Int, isWrite: Bool, _ body: () -> Void
+    ) -> Access {
+        scheduler.step()
+        while true {
+            switch space[page].state {
+            case .present:
+                space.touch(page, at: scheduler.now)
+                body()
+                return .done
+            case .poisoned:
+                return .machineCheck
+            case .absent where !space[page].missing:
+                space[page].state = .present
+            case .absent:
+                sleep(Sleeper(space, page, isWrite: isWrite))
+            }
+        }
+    }
+
+    private func sleep(_ sleeper: Sleeper) {
+        note("sleeps", sleeper.page)
+        sleepers.append(sleeper)
+        let scheduler = scheduler
+        var signalAt = UInt64.max
+        if strikes(\.signal) { signalAt = scheduler.now + scheduler.random.next() % 50_000_000 }
+        scheduler.block(until: signalAt) { sleeper.isAwake }
+        if !sleeper.isAwake {
+            sleepers.removeAll { $0 === sleeper }
+            note("signalled", sleeper.page)
+        }
+    }
+
+    /// Fills pages of a guest that runs without a pager yet.
+    public func populate(_ space: Space, _ page: Int, _ body: () -> Void) {
+        space[page].state = .present
+        space[page].touchedAt = scheduler.now
+        body()
+    }
+
+    /// The host program drops a range (MADV_DONTNEED), pins or no pins. Not atomic: the
+    /// kernel zaps page tables piece by piece.
+    public func drop(_ space: Space, _ pages: Range<Int>) {
+        var next = pages.lowerBound
+        while next < pages.upperBound {
+            scheduler.step()
+            let end = min(pages.upperBound, next + 1 + scheduler.random.below(64))
+            for page in next..<end {
+                space.clear(page)
+                space[page].pins = 0
+                space[page].version = 0
+                onSettled(space, page)
+            }
+            note("drop", next, end - next)
+            next = end
+        }
+    }
+}

@@ -1,0 +1,112 @@
+import Kernel
+
+/// The calls that put pages somewhere.
+extension SimulatedKernel {
+    public func move(from source: UInt64, to target: UInt64, length: UInt64) -> MoveResult {
+        scheduler.step()
+        let result = moveRun(from: source, to: target, length: length)
+        note("move", Int(length) / pageSize, Int(result.moved) / pageSize)
+        scheduler.step()
+        return result
+    }
+
+    private func moveRun(from source: UInt64, to target: UInt64, length: UInt64) -> MoveResult {
+        let from = space(at: source)
+        let to = space(at: target)
+        let sources = from.pages(source, length)
+        let targets = to.pages(target, length)
+        for page in targets where !to[page].missing { return MoveResult(moved: 0, stop: .failed(.invalid)) }
+        if strikes(\.moveFailure) { return MoveResult(moved: 0, stop: .failed(.noMemory)) }
+        var moved: UInt64 = 0
+        for (page, place) in zip(sources, targets) {
+            if let stop = obstacle(from, page, to, place) {
+                // Linux says what stopped it only when nothing was moved before.
+                return MoveResult(moved: moved, stop: moved > 0 ? .again : stop)
+            }
+            if from.isGuest { onLeaving(from, page) }
+            moveOne(from, page, to, place)
+            moved += UInt64(pageSize)
+        }
+        wakeSleepers(to, targets)
+        return MoveResult(moved: moved, stop: .none)
+    }
+
+    private func obstacle(_ from: Space, _ page: Int, _ to: Space, _ place: Int) -> MoveStop? {
+        if to[place].state != .absent { return .failed(.exists) }
+        if from[page].state != .present { return .hole }
+        if from[page].pins > 0, sabotage != .moveIgnoresPins { return .pinned }
+        return strikes(\.moveAgain) ? .again : nil
+    }
+
+    private func moveOne(_ from: Space, _ page: Int, _ to: Space, _ place: Int) {
+        if sabotage != .moveLosesContents {
+            to.memory(place).copyMemory(from: from.memory(page), byteCount: pageSize)
+        }
+        to[place].state = .present
+        to[place].armed = to[place].tracked
+        to[place].version = from[page].version
+        from.clear(page)
+    }
+
+    public func copy(from source: UnsafeRawPointer, to target: UInt64) -> Placement {
+        scheduler.step()
+        let placement = place(at: target) { space, page in
+            if sabotage == .copyPlacesNothing { return .absent }
+            if sabotage != .copyPlacesZeros {
+                requirePresent(source)
+                space.memory(page).copyMemory(from: source, byteCount: pageSize)
+            }
+            return .present
+        }
+        scheduler.step()
+        return placement
+    }
+
+    public func zero(_ target: UInt64) -> Placement {
+        scheduler.step()
+        let placement = place(at: target) { _, _ in .present }
+        scheduler.step()
+        return placement
+    }
+
+    public func poison(_ target: UInt64) -> Placement {
+        scheduler.step()
+        let placement = place(at: target) { _, _ in
+            poisoned += 1
+            return .poisoned
+        }
+        scheduler.step()
+        return placement
+    }
+
+    private func place(at target: UInt64, _ fill: (Space, Int) -> PTE.State) -> Placement {
+        let space = space(at: target)
+        let page = Int(target - space.start) / pageSize
+        if strikes(\.placementBusy) { return .busy }
+        guard space[page].missing else { return .failed(.noSuchEntry) }
+        if strikes(\.placementFailure) { return .failed(.noMemory) }
+        if space[page].state != .absent { return .alreadyThere }
+        space[page].state = fill(space, page)
+        space[page].armed = false
+        space[page].touchedAt = scheduler.now
+        onSettled(space, page)
+        if sabotage != .placementWakesNobody { wakeSleepers(space, page..<page + 1) }
+        note("place", page, Int(space[page].state.rawValue))
+        return .placed
+    }
+
+    /// Reading a staging page that is gone would read zeros.
+    private func requirePresent(_ source: UnsafeRawPointer) {
+        let address = UInt64(UInt(bitPattern: source))
+        guard let space = spaces.first(where: { $0.contains(address) }) else { return }
+        let page = Int(address - space.start) / pageSize
+        if space[page].state != .present { scheduler.fail("a page was copied out of empty staging") }
+    }
+
+    public func release(start: UInt64, length: UInt64) {
+        scheduler.step()
+        let space = space(at: start)
+        for page in space.pages(start, length) { space.clear(page) }
+        note("release", Int(length) / pageSize)
+    }
+}

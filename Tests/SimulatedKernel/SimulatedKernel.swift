@@ -1,0 +1,228 @@
+import Kernel
+
+/// A kernel that runs in memory by the rules of the real one (userfaultfd with
+/// missing faults, MOVE and asynchronous RWP), as measured on Linux 7.3. Each call is a
+/// place where other actors may get in between, and where mischief may strike.
+///
+/// All members are for the holder of the scheduler's token.
+public final class SimulatedKernel: KernelPort, @unchecked Sendable {
+    public let scheduler: Scheduler
+    public var mischief: Mischief
+    public let sabotage: Sabotage?
+    public let disk: SimulatedDisk?
+    public internal(set) var spaces: [Space] = []
+    /// Accesses that sleep until a page comes.
+    var sleepers: [Sleeper] = []
+    /// Placements that read errors excuse.
+    public internal(set) var poisoned = 0
+    /// Told when a page of a guest is there, or gone: it no longer waits for the store.
+    public var onSettled: (Space, Int) -> Void = { _, _ in }
+    /// Told of each page that leaves the guest.
+    public var onLeaving: (Space, Int) -> Void = { _, _ in }
+
+    final class Sleeper {
+        let space: Space
+        let page: Int
+        let isWrite: Bool
+        var isReported = false
+        var isAwake = false
+
+        init(_ space: Space, _ page: Int, isWrite: Bool) {
+            self.space = space
+            self.page = page
+            self.isWrite = isWrite
+        }
+    }
+
+    public init(
+        scheduler: Scheduler, mischief: Mischief, sabotage: Sabotage?, disk: SimulatedDisk?
+    ) {
+        self.scheduler = scheduler
+        self.mischief = mischief
+        self.sabotage = sabotage
+        self.disk = disk
+    }
+
+    public func add(_ space: Space) { spaces.append(space) }
+
+    /// The mapping is gone (munmap); whoever slept in it is released.
+    public func remove(_ space: Space) {
+        spaces.removeAll { $0 === space }
+        for sleeper in sleepers where sleeper.space === space { sleeper.isAwake = true }
+    }
+
+    func space(at address: UInt64) -> Space {
+        guard let space = spaces.first(where: { $0.contains(address) }) else {
+            scheduler.fail("a call named an address that is not mapped")
+        }
+        return space
+    }
+
+    func note(_ event: StaticString, _ first: Int = 0, _ second: Int = 0) {
+        scheduler.trace.note(scheduler.actorName, event, first, second)
+    }
+
+    func strikes(_ kind: KeyPath<Mischief, Int>) -> Bool {
+        scheduler.random.chance(mischief[keyPath: kind])
+    }
+
+    // MARK: Registration
+
+    public func track(start: UInt64, length: UInt64) -> Errno? {
+        scheduler.step()
+        if strikes(\.watchFailure) { return .noMemory }
+        let space = space(at: start)
+        for page in space.pages(start, length) { space[page].tracked = true }
+        note("track", Int(length) / pageSize)
+        return nil
+    }
+
+    public func watch(start: UInt64, length: UInt64, tracked: Bool) -> Errno? {
+        scheduler.step()
+        if !spaces.contains(where: { $0.contains(start) }) {
+            spaces.append(Space(name: "staging", start: start, pageCount: Int(length) / pageSize))
+        }
+        if strikes(\.watchFailure) { return .noMemory }
+        let space = space(at: start)
+        let pages = space.pages(start, length)
+        for page in pages where space[page].tracked && !tracked { return .busy }
+        for page in pages {
+            space[page].missing = true
+            space[page].tracked = tracked
+        }
+        note("watch", pages.lowerBound, pages.count)
+        return nil
+    }
+
+    public func unregister(start: UInt64, length: UInt64) -> Errno? {
+        scheduler.step()
+        let space = space(at: start)
+        for page in space.pages(start, length) {
+            space[page].missing = false
+            space[page].tracked = false
+            space[page].armed = false
+        }
+        wakeSleepers(space, space.pages(start, length))
+        note("unregister", Int(length) / pageSize)
+        return nil
+    }
+
+    // MARK: Tracking
+
+    public func arm(start: UInt64, length: UInt64) -> Errno? {
+        scheduler.step()
+        let space = space(at: start)
+        let pages = space.pages(start, length)
+        if strikes(\.armFailure) { return .again }
+        for page in pages where !space[page].tracked { return .noSuchEntry }
+        for page in pages where space[page].isHuge {
+            if let whole = space.hugePage(of: page), whole != whole.clamped(to: pages) { space.split(page) }
+        }
+        for page in pages where space[page].state == .present {
+            // There is no atomic scan-and-arm: a touch since the scan goes unnoticed.
+            if space[page].touchedAt > space[page].scannedAt { space[page].touchedAt = space[page].idleSince }
+            space[page].armed = true
+        }
+        note("arm", pages.lowerBound, pages.count)
+        return nil
+    }
+
+    public func scan(
+        start: UInt64, end: UInt64, tracked: Bool, into runs: UnsafeMutableBufferPointer<ScanRun>
+    ) -> ScanResult {
+        scheduler.step()
+        let space = space(at: start)
+        let capacity = strikes(\.shortScan) ? 1 : runs.count
+        var count = 0
+        for page in space.pages(start, end - start) where space[page].state == .present {
+            space[page].idleSince = space[page].touchedAt
+            space[page].scannedAt = scheduler.now
+            let touched = tracked && space[page].tracked && !space[page].armed
+            let isHuge = tracked && space[page].isHuge
+            let address = space.address(of: page)
+            if count > 0,
+                runs[count - 1].end == address && runs[count - 1].touched == touched
+                    && runs[count - 1].isHuge == isHuge
+            {
+                runs[count - 1].end = address + UInt64(pageSize)
+                continue
+            }
+            if count == capacity { return .runs(count: count, walkedTo: runs[count - 1].end) }
+            runs[count] = ScanRun(
+                start: address, end: address + UInt64(pageSize), touched: touched, isHuge: isHuge)
+            count += 1
+        }
+        note("scan", count)
+        return .runs(count: count, walkedTo: end)
+    }
+
+    // MARK: Faults
+
+    public func wake(start: UInt64, length: UInt64) {
+        scheduler.step()
+        if sabotage == .wakeDoesNothing { return }
+        guard let space = spaces.first(where: { $0.contains(start) }) else { return }
+        wakeSleepers(space, space.pages(start, length))
+        note("wake", space.pages(start, length).lowerBound, Int(length) / pageSize)
+    }
+
+    func wakeSleepers(_ space: Space, _ pages: Range<Int>) {
+        for sleeper in sleepers where sleeper.space === space && pages.contains(sleeper.page) {
+            sleeper.isAwake = true
+        }
+        // Whoever is woken before the message was read takes the message along.
+        sleepers.removeAll(where: \.isAwake)
+    }
+
+    public func readFaults(into faults: UnsafeMutableBufferPointer<FaultMessage>) -> Int {
+        scheduler.step()
+        var count = 0
+        for sleeper in sleepers where !sleeper.isReported && count < faults.count {
+            if scheduler.random.chance(200) { continue }
+            sleeper.isReported = true
+            faults[count] = FaultMessage(
+                address: sleeper.space.address(of: sleeper.page), isWrite: sleeper.isWrite)
+            note("fault", sleeper.page)
+            count += 1
+        }
+        return count
+    }
+
+    /// Whether the userfaultfd is readable.
+    public var hasFaults: Bool { sleepers.contains { !$0.isReported } }
+    public var hasSleepers: Bool { !sleepers.isEmpty }
+    public func sleeps(on space: Space, _ page: Int) -> Bool {
+        sleepers.contains { $0.space === space && $0.page == page }
+    }
+
+    // MARK: Transfers
+
+    public func read(_ transfer: Transfer) -> Errno? { submit(transfer, .fetch) }
+    public func write(_ transfer: Transfer) -> Errno? { submit(transfer, .evict) }
+
+    private func submit(_ transfer: Transfer, _ queue: TransferQueue) -> Errno? {
+        scheduler.step()
+        if strikes(\.submitError) { return .busy }
+        note("submit", Int(transfer.offset) / pageSize, transfer.length / pageSize)
+        disk!.submit(transfer, queue, self)
+        return nil
+    }
+
+    public func reap(
+        _ queue: TransferQueue, into completions: UnsafeMutableBufferPointer<TransferCompletion>,
+        wait: Bool
+    ) -> Int {
+        scheduler.step()
+        let disk = disk!
+        if wait { scheduler.block { disk.hasFinished(queue) } }
+        let count = disk.reap(queue, into: completions)
+        if count > 0 { note("reap", count) }
+        return count
+    }
+
+    // MARK: Time
+
+    public func now() -> UInt64 { scheduler.now }
+    public func pause() { scheduler.yield() }
+    public func interleave() { scheduler.step() }
+}

@@ -1,0 +1,132 @@
+import Kernel
+
+/// What the simulated kernel keeps of one page.
+public struct PTE: Sendable {
+    public enum State: UInt8, Sendable { case absent, present, poisoned }
+    public var state = State.absent
+    /// Read-write protected: the next access is noted.
+    public var armed = false
+    /// Mapped by a huge page: armed, and touched, as a whole.
+    public var isHuge = false
+    /// Registered for missing faults, and for tracking.
+    public var missing = false
+    public var tracked = false
+    /// I/O under way.
+    public var pins: UInt16 = 0
+    /// What was last written, in guest memory: the oracle of the simulation.
+    public var version: UInt32 = 0
+    /// When it was last touched, and what of that the last scan saw.
+    public var touchedAt: UInt64 = 0
+    public var idleSince: UInt64 = 0
+    public var scannedAt: UInt64 = 0
+
+    public init() {}
+}
+
+/// A mapping in the simulated address space: real memory, simulated page table.
+/// An absent page's memory is all zeros, so that the kernel's own fills cost nothing.
+@safe public final class Space: @unchecked Sendable {
+    public let name: String
+    public let start: UInt64
+    public let pageCount: Int
+    @usableFromInline let ptes: UnsafeMutablePointer<PTE>
+    /// Keeps the memory, when it is the simulation's own.
+    private let mapping: Mapping?
+    /// The guest's memory, not the pager's.
+    public let isGuest: Bool
+
+    /// Memory of a guest: `leadingPages` after a huge page's boundary.
+    public init(name: String, pageCount: Int, leadingPages: Int) throws(Errno) {
+        let mapping = try Mapping(
+            length: (pageCount + leadingPages) * pageSize, alignment: hugePageSize)
+        self.name = name
+        start = UInt64(UInt(bitPattern: mapping.base)) + UInt64(leadingPages * pageSize)
+        self.mapping = consume mapping
+        self.pageCount = pageCount
+        isGuest = true
+        ptes = Self.emptyTable(pageCount)
+    }
+
+    /// Memory that the pager mapped for itself.
+    init(name: String, start: UInt64, pageCount: Int) {
+        self.name = name
+        self.start = start
+        self.pageCount = pageCount
+        mapping = nil
+        isGuest = false
+        ptes = Self.emptyTable(pageCount)
+    }
+
+    private static func emptyTable(_ pageCount: Int) -> UnsafeMutablePointer<PTE> {
+        let ptes = UnsafeMutablePointer<PTE>.allocate(capacity: pageCount)
+        ptes.initialize(repeating: PTE(), count: pageCount)
+        return ptes
+    }
+
+    deinit { ptes.deallocate() }
+
+    public var length: UInt64 { UInt64(pageCount * pageSize) }
+
+    @inlinable
+    public subscript(page: Int) -> PTE {
+        unsafeAddress {
+            precondition(page >= 0 && page < pageCount)
+            return UnsafePointer(ptes + page)
+        }
+        unsafeMutableAddress {
+            precondition(page >= 0 && page < pageCount)
+            return ptes + page
+        }
+    }
+
+    public func memory(_ page: Int) -> UnsafeMutableRawPointer {
+        UnsafeMutableRawPointer(bitPattern: UInt(start) + UInt(page * pageSize))!
+    }
+
+    public func address(of page: Int) -> UInt64 { start + UInt64(page * pageSize) }
+
+    func contains(_ address: UInt64) -> Bool {
+        address >= start && address < start + length
+    }
+
+    /// Pages of a range that must lie in this space.
+    func pages(_ start: UInt64, _ length: UInt64) -> Range<Int> {
+        let first = Int(start - self.start) / pageSize
+        let range = first..<first + Int(length) / pageSize
+        precondition(range.upperBound <= pageCount, "a range crosses mappings")
+        return range
+    }
+
+    /// The pages of the huge page that a page would be in; nil where the space cuts it.
+    public func hugePage(of page: Int) -> Range<Int>? {
+        let pagesPerHugePage = hugePageSize / pageSize
+        let first = page - Int(address(of: page) / UInt64(pageSize)) % pagesPerHugePage
+        let pages = first..<first + pagesPerHugePage
+        return pages == pages.clamped(to: 0..<pageCount) ? pages : nil
+    }
+
+    /// Maps the page's huge page, if it is in one, by single pages.
+    func split(_ page: Int) {
+        guard self[page].isHuge, let pages = hugePage(of: page) else { return }
+        for page in pages { self[page].isHuge = false }
+    }
+
+    /// Notes an access.
+    func touch(_ page: Int, at now: UInt64) {
+        let pages = self[page].isHuge ? hugePage(of: page) : nil
+        for page in pages ?? page..<page + 1 {
+            self[page].armed = false
+            self[page].touchedAt = now
+        }
+    }
+
+    /// The page is gone, and its memory reads as zeros.
+    func clear(_ page: Int) {
+        if self[page].state == .present {
+            memory(page).initializeMemory(as: UInt8.self, repeating: 0, count: pageSize)
+        }
+        split(page)
+        self[page].state = .absent
+        self[page].armed = false
+    }
+}

@@ -1,0 +1,184 @@
+import Engine
+import Kernel
+import SimulatedKernel
+
+/// Who takes part in a run. Each function is one thread's whole life.
+extension World {
+    /// The fault server's; short where steps are, or a run would wait more than work.
+    private var tick: UInt64 { min(1_000_000_000, plan.scheduling.stepTimeMax * 100) }
+
+    /// Runs the simulation to its end.
+    func run(seed: UInt64, cpu: Int) throws -> Outcome {
+        let server = try FaultServer(pager: pager)
+        let worker = Worker(pager: pager)
+        var weights = plan.weights[...]
+        func spawn(_ name: String, _ body: @escaping @Sendable () -> Void) {
+            scheduler.spawn(name, weight: weights.popFirst()!, cpu: cpu, body)
+        }
+        spawn("server") { [self] in serve(server) }
+        spawn("worker") { [self] in work(worker) }
+        for index in 0..<plan.guests { spawn("vcpu\(index)") { [self] in useMemory() } }
+        for index in 0..<plan.discarders { spawn("balloon\(index)") { [self] in balloon() } }
+        if plan.devices > 0 { spawn("device") { [self] in transferDirectly() } }
+        if plan.hasHotplug { spawn("hotplug") { [self] in plugAndUnplug() } }
+        busyActors = plan.guests + plan.discarders + plan.devices + (plan.hasHotplug ? 1 : 0)
+        spawn("director") { [self] in direct() }
+        scheduler.run()
+        let counters = pager.counters
+        return Outcome(
+            seed: seed, violation: scheduler.violation, hash: scheduler.trace.hash,
+            steps: scheduler.steps, evictions: counters.evictions.value,
+            fetches: counters.fetches.value, rescues: counters.rescues.value)
+    }
+
+    private func sleep(_ nanoseconds: UInt64) {
+        scheduler.block(until: scheduler.now + nanoseconds) { false }
+    }
+
+    /// Long enough for pages to turn cold, where a run has time for that.
+    private func doze() { sleep(scheduler.random.next() % (plan.scheduling.stepTimeMax * 200)) }
+
+    private func serve(_ server: FaultServer<SimulatedKernel>) {
+        while !isEnding {
+            let worked = server.turn()
+            server.retryWaitingIfDue(every: tick)
+            if worked { continue }
+            isServerResting = true
+            scheduler.block(until: scheduler.now + tick) { [self] in
+                kernel.hasFaults || disk?.hasFinished(.fetch) ?? false || isEnding
+            }
+            isServerResting = false
+        }
+    }
+
+    private func work(_ worker: Worker<SimulatedKernel>) {
+        while !isEnding {
+            let evicted = worker.pass()
+            scheduler.trace.note("worker", "pass", evicted)
+            isWorkerResting = true
+            if evicted == 0 { sleep(10_000_000) }
+            // Settings that change wake it early.
+            let isEarly = scheduler.random.chance(plan.earlyPasses)
+            let rest = isEarly ? scheduler.random.next() % worker.interval : worker.interval
+            scheduler.block(until: scheduler.now + rest) { [self] in
+                isWorkerAwake || isEnding
+            }
+            isWorkerResting = false
+            isWorkerAwake = false
+        }
+    }
+
+    /// A vCPU: most accesses fall on few pages, so the others turn cold.
+    private func useMemory() {
+        for _ in 0..<plan.operations {
+            let pages = block.pagesInUse
+            let hot = max(1, pages.count / 5)
+            var page =
+                scheduler.random.chance(700)
+                ? pages[scheduler.random.below(hot)] : pages[scheduler.random.below(pages.count)]
+            if scheduler.random.chance(300) { page = pageOnItsWay(from: page) }
+            _ = scheduler.random.chance(500) ? writePage(block, page) : readPage(block, page)
+            if scheduler.random.chance(100) { doze() }
+        }
+        busyActors -= 1
+    }
+
+    /// A page that is between the guest and the store at this moment, where the races
+    /// are; or the one given, when none is.
+    private func pageOnItsWay(from page: Int) -> Int {
+        let region = block.region
+        return block.pagesInUse.first {
+            $0 >= page && region.table[$0].state != .resident && region.table[$0].state != .stored
+        } ?? page
+    }
+
+    /// Free-page reporting, a balloon, or a reset: discards of any size.
+    private func balloon() {
+        for _ in 0..<(plan.isStorm ? plan.operations : plan.operations / 8) {
+            let longest = plan.isStorm ? 1 : scheduler.random.pick([1, 8, 64, plan.pageCount])
+            var first = scheduler.random.below(plan.pageCount)
+            if plan.isStorm || scheduler.random.chance(300) { first = pageOnItsWay(from: 0) }
+            let pages = first..<min(plan.pageCount, first + 1 + scheduler.random.below(longest))
+            if !block.openDiscards.contains(where: { $0.overlaps(pages) }) { discard(block, pages) }
+            if scheduler.random.chance(plan.isStorm ? 50 : 1000) { doze() }
+        }
+        busyActors -= 1
+    }
+
+    /// Device I/O: pins pages and writes into them past the page tables.
+    private func transferDirectly() {
+        for _ in 0..<plan.operations / 8 {
+            let page = scheduler.random.pick(block.pagesInUse)
+            let space = block.space
+            let access = kernel.access(space, page, isWrite: true) { space[page].pins += 1 }
+            guard access == .done else { continue }
+            for _ in 0..<scheduler.random.below(30) {
+                scheduler.step()
+                // A discard takes the page from the device as well: what it writes is lost.
+                if space[page].pins == 0 { break }
+                if space[page].state != .present {
+                    scheduler.fail("page \(page) left the guest while pinned")
+                }
+                if scheduler.random.chance(200) { write(block, page) }
+            }
+            if space[page].pins > 0 { space[page].pins -= 1 }
+        }
+        busyActors -= 1
+    }
+
+    /// A second block comes, is used and goes, several times.
+    private func plugAndUnplug() {
+        for _ in 0..<3 {
+            let pageCount = 16 + scheduler.random.below(80)
+            let leadingPages = scheduler.random.below(512)
+            guard
+                let block = try? Block(
+                    name: "dimm", pageCount: pageCount, leadingPages: leadingPages, &scheduler.random)
+            else { scheduler.fail("no memory for the simulation") }
+            kernel.add(block.space)
+            hotplugged = block
+            for page in block.pagesInUse { populate(block, page) }
+            doze()
+            if (try? pager.attach(block.region)) != nil {
+                for _ in 0..<scheduler.random.below(plan.operations) {
+                    _ = readPage(block, scheduler.random.pick(block.pagesInUse))
+                    if scheduler.random.chance(100) { doze() }
+                }
+                scheduler.trace.note("hotplug", "detach")
+                pager.detach(block.region)
+            }
+            hotplugged = nil
+            kernel.remove(block.space)
+        }
+        busyActors -= 1
+    }
+
+    /// When all is done: the world is well again, and everything must add up.
+    private func direct() {
+        scheduler.block { [self] in busyActors == 0 }
+        kernel.mischief = .none
+        scheduler.trace.note("director", "settle")
+        for page in 0..<plan.pageCount where readPage(block, page) == .machineCheck {
+            checkPoison(page)
+        }
+        settle()
+        checkCounters()
+        if scheduler.random.chance(500) {
+            discard(block, 0..<plan.pageCount)
+            settle()
+            checkNothingStored()
+        }
+        pager.detach(block.region)
+        checkNothingStored()
+        isEnding = true
+    }
+
+    /// Waits until nothing is under way.
+    private func settle() {
+        // Unreadable pages come back with the next tick.
+        sleep(2 * tick)
+        scheduler.block { [self] in
+            isWorkerResting && isServerResting && !kernel.hasSleepers && disk?.isIdle ?? true
+        }
+    }
+}

@@ -1,0 +1,115 @@
+import Engine
+import Kernel
+import SimulatedKernel
+
+/// What design.md says must always hold.
+extension World {
+    /// After every step. The contents themselves are checked by whoever reads a page.
+    func checkInvariants() {
+        for block in blocks {
+            let region = block.region
+            let space = block.space
+            for page in 0..<region.pageCount {
+                let entry = region.table[page]
+                // Nearly all pages; the rest is worth a call.
+                if entry.state == .resident,
+                    space[page].state == .present
+                        || space[page].state == .absent && space[page].version == 0
+                {
+                    continue
+                }
+                check(block, page, entry)
+            }
+        }
+        if pager.counters.stagedPages.value * pageSize > pager.staging.length {
+            scheduler.fail("more is staged than staging holds")
+        }
+    }
+
+    private func check(_ block: Block, _ page: Int, _ entry: PageEntry) {
+        let pte = block.space[page]
+        func require(_ holds: Bool, _ rule: StaticString) {
+            if holds { return }
+            scheduler.fail("page \(page), \(entry.state), \(pte.state): \(rule)")
+        }
+        switch entry.state {
+        case .resident:
+            require(pte.state != .poisoned, "a resident page is poisoned")
+            require(pte.state == .present || pte.version == 0, "a page lost its contents")
+        case .leaving, .wanted:
+            require(
+                pte.state == .present || pte.version == 0 || isStaged(block, page),
+                "a page is lost on its way")
+        case .staged:
+            require(pte.state == .absent, "a staged page is in the guest")
+            require(isStaged(block, page), "a staged page is not in staging")
+        case .rescuing:
+            require(
+                pte.state == .present || isStaged(block, page),
+                "staging was freed while a page is put back")
+        case .stored, .arriving:
+            require(pte.state == .absent, "a stored page is in the guest")
+        case .filling:
+            require(
+                pte.state != .absent || pte.version == 0 || pte.state == .poisoned,
+                "zeros are placed over contents")
+        case .placing, .discarding: break
+        case .poisoned:
+            require(pte.state != .present, "a poisoned page is in the guest")
+        }
+    }
+
+    private func isStaged(_ block: Block, _ page: Int) -> Bool {
+        guard let staging = kernel.spaces.first(where: { !$0.isGuest }) else { return false }
+        let pte = staging[block.region.positionInHugePage(page)]
+        return pte.state == .present && pte.version == block.space[page].version
+    }
+
+    /// A page may not leave younger than the idle age, when age is all that evicts.
+    func checkIdle(_ space: Space, _ page: Int) {
+        guard plan.tracking, plan.limit == 0 else { return }
+        let idle = space[page].scannedAt - min(space[page].idleSince, space[page].scannedAt)
+        if idle < plan.idleAge { scheduler.fail("page \(page) leaves after \(idle) ns") }
+    }
+
+    /// Poison is the answer to a read error and to nothing else.
+    func checkPoison(_ page: Int) {
+        if plan.readErrorAction != .machineCheck || (disk?.failedReads ?? 0) == 0 {
+            if plan.mischief.submitError == 0 { scheduler.fail("page \(page) is poisoned for no reason") }
+        }
+    }
+
+    /// When nothing is under way, the counters say what the page table says.
+    func checkCounters() {
+        var pages: [Tier: Int] = [.sameFilled: 0, .compressed: 0, .file: 0]
+        for page in 0..<block.region.pageCount {
+            let entry = block.region.table[page]
+            if entry.state == .stored {
+                pages[Locator(payload: entry.payload).tier, default: 0] += 1
+            } else if entry.state != .resident && entry.state != .poisoned {
+                scheduler.fail("page \(page) is \(entry.state) although nothing is under way")
+            }
+        }
+        let counters = pager.counters
+        expect(counters.sameFilledPages.value, pages[.sameFilled], "same-filled pages")
+        expect(counters.compressedPages.value, pages[.compressed], "compressed pages")
+        expect(counters.filePages.value, pages[.file], "file pages")
+        expect(counters.stagedPages.value, 0, "staged pages")
+        expect(counters.waitingPages.value, 0, "waiting pages")
+        expect(block.region.fetchesInFlight.load(ordering: .relaxed), 0, "fetches in flight")
+    }
+
+    /// Nothing may stay in the store once nothing is evicted.
+    func checkNothingStored() {
+        expect(pager.counters.evictedPages, 0, "evicted pages")
+        expect(pager.store.words.usedBytes, 0, "bytes of same-filled pages")
+        switch pager.store.backing {
+        case .compressed(let store): expect(store.pool.payloadBytes, 0, "bytes in the pool")
+        case .file(let store): expect(store.slots.used, 0, "slots in use")
+        }
+    }
+
+    private func expect(_ value: Int, _ wanted: Int?, _ name: StaticString) {
+        if value != wanted { scheduler.fail("\(name): \(value) instead of \(wanted ?? 0)") }
+    }
+}

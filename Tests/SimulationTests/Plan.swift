@@ -1,0 +1,72 @@
+import Engine
+import Kernel
+import SimulatedKernel
+
+/// What a seed stands for: the whole set-up of one simulated run.
+struct Plan {
+    var pageCount: Int
+    /// Pages between a huge page's boundary and the block.
+    var leadingPages: Int
+    var tracking: Bool
+    /// Slots of a file store; nil for the compressed store.
+    var slots: Int?
+    var readErrorAction: ReadErrorAction
+    /// Bytes.
+    var limit: UInt64
+    /// Nanoseconds.
+    var idleAge: UInt64
+    /// How often, per mille, a pass comes before its time.
+    var earlyPasses: Int
+    var contents: PageContents
+    /// Per cent of the pages in use that are written before the pager comes.
+    var populated: Int
+    /// Starts with huge pages, where whole ones fit in.
+    var isHuge: Bool
+    var guests: Int
+    var discarders: Int
+    /// Discards aim at single pages that are on their way, one after the other.
+    var isStorm: Bool
+    var devices: Int
+    /// Attaches and detaches a second block meanwhile.
+    var hasHotplug: Bool
+    var operations: Int
+    /// Shares of turns: an actor with a small one is interrupted for long.
+    var weights: [Int]
+    var scheduling: Scheduler.Settings
+    var mischief: Mischief
+
+    init(from random: inout SplitMix) {
+        pageCount = random.pick([24, 64, 64, 200, 600, 1100])
+        leadingPages = random.chance(300) ? 0 : random.below(512)
+        tracking = random.chance(750)
+        slots = random.chance(500) ? random.pick([16, pageCount / 2 + 8, pageCount * 2]) : nil
+        readErrorAction = random.chance(500) ? .stop : .machineCheck
+        limit = random.chance(600) ? UInt64((random.below(120) + 8) * pageSize) : 0
+        idleAge = limit == 0 || random.chance(500) ? random.pick([1, 2, 4]) * 1_000_000_000 : 0
+        earlyPasses = random.pick([0, 0, 300, 1000])
+        contents = random.pick([
+            PageContents(zero: 10, sameFilled: 10, compressible: 60),
+            PageContents(zero: 0, sameFilled: 0, compressible: 100),
+            PageContents(zero: 0, sameFilled: 50, compressible: 0),
+            PageContents(zero: 50, sameFilled: 10, compressible: 30),
+        ])
+        populated = random.pick([0, 50, 100])
+        isHuge = pageCount >= 512 && random.chance(300)
+        guests = 1 + random.below(3)
+        discarders = random.below(3)
+        isStorm = discarders > 0 && random.chance(300)
+        devices = random.below(2)
+        hasHotplug = random.chance(300)
+        operations = 40 + random.below(160)
+        var weights: [Int] = []
+        for _ in 0..<16 { weights.append(random.pick([1, 4, 4, 16])) }
+        self.weights = weights
+        scheduling = Scheduler.Settings(
+            // A run in which age alone evicts must last for seconds.
+            stepTimeMax: random.pick(
+                limit == 0 ? [5_000_000, 20_000_000] : [20_000, 2_000_000, 20_000_000]),
+            stickiness: random.pick([0, 300, 700, 900]),
+            backgroundRate: random.pick([20, 200, 700]), stepsMax: 400_000)
+        mischief = Mischief(from: &random)
+    }
+}

@@ -1,0 +1,183 @@
+import Engine
+import Kernel
+import SimulatedKernel
+
+/// A block of guest memory, what the pager knows of it, and which pages of it this
+/// run uses: a few runs, and many holes.
+final class Block {
+    let space: Space
+    let region: Region
+    let pagesInUse: [Int]
+    /// Ranges between the begin and the end of a discard.
+    var openDiscards: [Range<Int>] = []
+    /// Unreadable pages that the host program was told of, and that are not back yet.
+    var unreadable: [Int] = []
+
+    init(name: String, pageCount: Int, leadingPages: Int, _ random: inout SplitMix) throws(Errno) {
+        space = try Space(name: name, pageCount: pageCount, leadingPages: leadingPages)
+        region = try Region(name: name, start: space.start, length: space.length)
+        var isUsed = [Bool](repeating: false, count: pageCount)
+        for _ in 0..<6 {
+            let first = random.below(pageCount)
+            for page in first..<min(pageCount, first + 1 + random.below(24)) { isUsed[page] = true }
+        }
+        // The ends of the block, and of its chunks, are where ranges are cut.
+        let boundary = (hugePageSize / pageSize - leadingPages) % (hugePageSize / pageSize)
+        for page in [0, pageCount - 1, boundary - 1, boundary] where (0..<pageCount).contains(page) {
+            isUsed[page] = true
+        }
+        pagesInUse = (0..<pageCount).filter { isUsed[$0] }
+    }
+}
+
+/// One simulated machine: the production pager over a simulated kernel, the actors
+/// that use it, and what they may expect. Everything but `run` is for the holder of
+/// the scheduler's token.
+final class World: @unchecked Sendable {
+    let plan: Plan
+    let scheduler: Scheduler
+    let kernel: SimulatedKernel
+    let disk: SimulatedDisk?
+    let settings: Engine.Settings
+    private(set) var pager: Pager<SimulatedKernel>!
+    let block: Block
+    var hotplugged: Block?
+    /// Guests, devices and discarders that have not finished.
+    var busyActors = 0
+    var isEnding = false
+    var isWorkerAwake = false
+    var isWorkerResting = false
+    var isServerResting = false
+
+    struct Outcome {
+        var seed: UInt64
+        var violation: String?
+        var hash: UInt64
+        var steps: Int
+        var evictions: UInt64
+        var fetches: UInt64
+        var rescues: UInt64
+    }
+
+    init(seed: UInt64, sabotage: Sabotage? = nil, trace: Trace) throws {
+        var random = SplitMix(seed: seed)
+        plan = Plan(from: &random)
+        scheduler = Scheduler(random: random, settings: plan.scheduling, trace: trace)
+        disk = try plan.slots.map { slots throws(Errno) in try SimulatedDisk(slots: slots) }
+        kernel = SimulatedKernel(
+            scheduler: scheduler, mischief: .none, sabotage: sabotage, disk: disk)
+        settings = Settings(unchecked: plan.limit, idleAge: plan.idleAge)
+        block = try Block(
+            name: "ram", pageCount: plan.pageCount, leadingPages: plan.leadingPages,
+            &scheduler.random)
+        kernel.add(block.space)
+        pager = try Pager(
+            port: kernel, store: try makeStore(), settings: settings, host: host,
+            tracking: plan.tracking, readErrorAction: plan.readErrorAction,
+            wakeWorker: { [unowned self] in isWorkerAwake = true })
+        kernel.onSettled = { [unowned self] space, page in noteSettled(space, page) }
+        kernel.onLeaving = { [unowned self] space, page in checkIdle(space, page) }
+        scheduler.invariants = { [unowned self] in checkInvariants() }
+        if let disk { scheduler.background = { [unowned self] in disk.progress(kernel) } }
+        for page in block.pagesInUse where scheduler.random.below(100) < plan.populated {
+            populate(block, page)
+        }
+        if plan.isHuge {
+            for page in 0..<plan.pageCount where block.space[page].state == .absent { populate(block, page) }
+            kernel.makeHuge(block.space)
+        }
+        try pager.attach(block.region)
+        kernel.mischief = plan.mischief
+    }
+
+    private func makeStore() throws(Errno) -> Store<SimulatedKernel> {
+        let backing: Store<SimulatedKernel>.Backing
+        if let slots = plan.slots {
+            backing = .file(FileStore(port: kernel, size: UInt64(slots * pageSize)))
+        } else {
+            let slabs = scheduler.random.pick([4, 16, 256])
+            backing = .compressed(try CompressedStore(capacity: slabs * SizeClass.slabSize))
+        }
+        return try Store(backing: backing, pagesMax: scheduler.random.pick([8, 4096]))
+    }
+
+    func populate(_ block: Block, _ page: Int) {
+        kernel.populate(block.space, page) { write(block, page) }
+    }
+
+    // MARK: The host program's side
+
+    private var host: Engine.Host {
+        Engine.Host(
+            report: { [unowned self] event in note(event) },
+            log: { [unowned self] _, message in scheduler.trace.note("log", message) })
+    }
+
+    private func note(_ event: HostEvent) {
+        switch event {
+        case .readFailed(_, let region, let page, poisoned: false):
+            scheduler.trace.note("host", "read failed, page \(page)")
+            block(of: region)?.unreadable.append(page)
+        case .readFailed(_, _, let page, poisoned: true):
+            scheduler.trace.note("host", "poisoned page \(page)")
+        case .readRecovered:
+            scheduler.trace.note("host", "read recovered")
+            for block in blocks {
+                for page in block.unreadable where kernel.sleeps(on: block.space, page) {
+                    scheduler.fail("the host resumes the VM, but page \(page) is not back")
+                }
+                block.unreadable = []
+            }
+        case .writeFailed: scheduler.trace.note("host", "write failed")
+        case .writeRecovered: scheduler.trace.note("host", "write recovered")
+        }
+    }
+
+    var blocks: [Block] { hotplugged.map { [block, $0] } ?? [block] }
+    private func block(of region: Region) -> Block? { blocks.first { $0.region === region } }
+
+    private func noteSettled(_ space: Space, _ page: Int) {
+        for block in blocks where block.space === space && !block.unreadable.isEmpty {
+            block.unreadable.removeAll { $0 == page }
+        }
+    }
+
+    // MARK: The guest's side
+
+    /// Writes the page's next version. The page must be there.
+    func write(_ block: Block, _ page: Int) {
+        block.space[page].version += 1
+        plan.contents.write(
+            page: page, version: block.space[page].version, to: block.space.memory(page))
+    }
+
+    /// Checks that the page holds what was last written. The page must be there.
+    func verify(_ block: Block, _ page: Int) {
+        let version = block.space[page].version
+        if !plan.contents.matches(page: page, version: version, block.space.memory(page)) {
+            scheduler.fail("page \(page) does not hold its version \(version)")
+        }
+    }
+
+    func readPage(_ block: Block, _ page: Int) -> SimulatedKernel.Access {
+        kernel.access(block.space, page, isWrite: false) { verify(block, page) }
+    }
+
+    func writePage(_ block: Block, _ page: Int) -> SimulatedKernel.Access {
+        kernel.access(block.space, page, isWrite: true) {
+            verify(block, page)
+            write(block, page)
+        }
+    }
+
+    /// A discard as a host program does it: begin, drop, end.
+    func discard(_ block: Block, _ pages: Range<Int>) {
+        block.openDiscards.append(pages)
+        scheduler.trace.note(scheduler.actorName, "discard", pages.lowerBound, pages.count)
+        pager.beginDiscard(block.region, pages: pages)
+        kernel.drop(block.space, pages)
+        scheduler.step()
+        pager.endDiscard(block.region, pages: pages)
+        block.openDiscards.removeAll { $0 == pages }
+    }
+}
