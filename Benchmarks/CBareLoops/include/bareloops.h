@@ -1,0 +1,87 @@
+/*
+ * The floors: the same system calls that Frostline makes, in loops as short as C
+ * allows, with nothing of Frostline in them. And the measuring itself, which is
+ * the same code for Frostline and for the floors.
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef BARELOOPS_H
+#define BARELOOPS_H
+
+#include <stdint.h>
+
+/* ---- server.c: a bare fault handler ---- */
+
+/* How the handler waits for the next fault. */
+enum bare_wait {
+    BARE_POLL = 0,  /* poll, then a non-blocking read */
+    BARE_BLOCK = 1, /* a blocking read */
+    BARE_SPIN = 2,  /* non-blocking reads without end */
+    BARE_YIELD = 3, /* non-blocking reads, sched_yield between them */
+    BARE_WAITS = 4
+};
+
+/* What the handler places: one ready page, or each page's own contents. */
+enum bare_kind {
+    BARE_READY = 0,
+    BARE_LZ4 = 1,  /* decompressed from `data` */
+    BARE_FILE = 2  /* read with pread from `file` */
+};
+
+struct bare_contents {
+    int kind;           /* enum bare_kind */
+    int file;           /* BARE_FILE: an O_DIRECT descriptor, page i at i * 4096 */
+    const uint8_t *data;      /* BARE_LZ4: compressed pages */
+    const uint64_t *offsets;  /* BARE_LZ4: page i is data[offsets[i]] up to data[offsets[i + 1]] */
+};
+
+struct bare_server;
+
+/* Serves faults of a registered range from its own thread, on `cpu` or, below
+ * zero, anywhere. The page behind the range's last is used to stop it: `length`
+ * bytes and one page more must be mapped. */
+int bare_server_start(void *base, uint64_t length, const struct bare_contents *contents, int wait,
+                      int cpu, struct bare_server **out);
+void bare_server_stop(struct bare_server *server);
+
+/* ---- measure.c ---- */
+
+/* Reads the first word of each page of `order`, noting each read's nanoseconds.
+ * Returns the sum of the words. */
+uint64_t bench_touch(const void *base, const uint32_t *order, int count, uint32_t *nanoseconds);
+/* The same from several threads at once, each on its own share, untimed one by
+ * one; `elapsed` gets the nanoseconds from the first read to the last. */
+uint64_t bench_touch_threads(const void *base, const uint32_t *order, int count, int threads,
+                             uint64_t *elapsed);
+/* CPU time of the calling thread, nanoseconds. */
+uint64_t bench_cpu_time(void);
+/* Fills a page with contents of its own that LZ4 halves: runs of noise, and repeats
+ * from earlier in the page. The first word tells the page. */
+void bench_fill(void *page, uint64_t number);
+/* Keeps the calling thread on a CPU; below zero: lets it run anywhere. */
+void bench_pin(int cpu);
+/* The same for the thread of this process that has this name; 0 when there is one. */
+int bench_pin_named(const char *name, int cpu);
+
+/* ---- move.c, and other bare calls ---- */
+
+/* A userfaultfd with `length` bytes at `target` registered; to be closed. */
+int bare_move_open(void *target, uint64_t length);
+/* UFFDIO_MOVE; 0 or a negated errno. */
+int bare_move(int fd, void *target, void *source, uint64_t length);
+/* Registers and unregisters a range; 0 or a negated errno. */
+int bare_register(void *base, uint64_t length);
+
+void bare_close(int fd);
+/* Creates a nameless O_DIRECT file with these contents; the descriptor or a negated errno. */
+int bare_file_create(const char *path, const void *contents, uint64_t length);
+
+/* ---- zram.c: a swap device of our own, for as long as it is measured ---- */
+
+/* Sets /dev/zram0 up as LZ4 swap of `size` bytes. Whatever ends this process but
+ * SIGKILL takes it down again. Negated errno: it cannot be had, or is in use. */
+int bench_zram_up(uint64_t size);
+void bench_zram_down(void);
+/* MADV_PAGEOUT. 0 or a negated errno. */
+int bench_page_out(void *base, uint64_t length);
+
+#endif

@@ -1,0 +1,78 @@
+#include "bareloops.h"
+
+#include <clinux.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+/* Newer than the headers of Debian 12. */
+#define IOCTL_MOVE 0xc028aa05ul
+struct move {
+    uint64_t to, from, length, mode;
+    int64_t done;
+};
+
+static int open_registered(void *base, uint64_t length)
+{
+    int fd = clinux_uffd_open();
+    if (fd < 0) {
+        return fd;
+    }
+    uint64_t offered;
+    int answer = clinux_uffd_api(fd, CLINUX_UFFD_FEATURE_MOVE, &offered);
+    if (answer == 0) {
+        answer = clinux_uffd_register(fd, (uintptr_t)base, length, CLINUX_UFFD_REGISTER_MISSING);
+    }
+    if (answer < 0) {
+        close(fd);
+        return answer;
+    }
+    return fd;
+}
+
+int bare_move_open(void *target, uint64_t length)
+{
+    return open_registered(target, length);
+}
+
+int bare_move(int fd, void *target, void *source, uint64_t length)
+{
+    struct move move = {(uintptr_t)target, (uintptr_t)source, length, 0, 0};
+    return ioctl(fd, IOCTL_MOVE, &move) < 0 ? -errno : 0;
+}
+
+void bare_close(int fd)
+{
+    close(fd);
+}
+
+int bare_register(void *base, uint64_t length)
+{
+    int fd = open_registered(base, length);
+    if (fd < 0) {
+        return fd;
+    }
+    int answer = clinux_uffd_unregister(fd, (uintptr_t)base, length);
+    close(fd);
+    return answer;
+}
+
+int bare_file_create(const char *path, const void *contents, uint64_t length)
+{
+    enum { PART = 1 << 20 };
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_DIRECT, 0600);
+    if (fd < 0) {
+        return -errno;
+    }
+    unlink(path);
+    for (uint64_t done = 0; done < length; done += PART) {
+        uint64_t part = length - done < PART ? length - done : PART;
+        if (pwrite(fd, (const char *)contents + done, part, (off_t)done) != (ssize_t)part) {
+            int answer = errno != 0 ? -errno : -EIO;
+            close(fd);
+            return answer;
+        }
+    }
+    return fd;
+}

@@ -1,0 +1,24 @@
+import Foundation
+
+/// How much is measured.
+struct Bench {
+    let isQuick: Bool
+    let isVerbose: Bool
+    /// Only the groups whose names contain this.
+    let only: String?
+
+    init() {
+        let environment = ProcessInfo.processInfo.environment
+        isQuick = environment["FROSTLINE_BENCH_QUICK"] == "1"
+        isVerbose = environment["FROSTLINE_BENCH_VERBOSE"] == "1"
+        only = environment["FROSTLINE_BENCH_ONLY"]
+    }
+
+    /// Pages of a guest: 32 MiB.
+    var pageCount: Int { 8192 }
+    /// Ours, floor, ours, floor…: so often.
+    var rounds: Int { isQuick ? 20 : 80 }
+    /// A device takes longer.
+    var fileRounds: Int { isQuick ? 3 : 15 }
+    func wants(_ group: String) -> Bool { only.map { group.contains($0) } ?? true }
+}

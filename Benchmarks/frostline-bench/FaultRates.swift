@@ -1,0 +1,126 @@
+import CBareLoops
+import Kernel
+
+/// Faults per second from several threads at once, nothing pinned.
+///
+/// Two figures of each: the median round, and under `/calm` the round that only a tenth
+/// surpassed. A neighbour on the CPUs takes from a rate and never adds to it, so the
+/// calm figure is closer to the loop's own cost, and the median to how it fares in company.
+struct FaultRates {
+    let bench: Bench
+
+    static let threadCounts = [1, 2, 4]
+
+    func run(threads: Int) throws -> [Result] {
+        let guest = try Guest(pageCount: bench.pageCount)
+        let floorGuest = try Guest(pageCount: bench.pageCount)
+        let compressed = CompressedPages(of: guest)
+        let rig = try PagerRig(guest)
+        defer { rig.close() }
+        rig.evict(0..<guest.pageCount)
+        var ours: [Double] = []
+        var bare: [Wait: [Double]] = [:]
+        for part in 0..<bench.rounds {
+            ours.append(guest.touch(part: part, threads: threads))
+            rig.evict(guest.pages(ofPart: part))
+            for wait in Wait.allCases {
+                bare[wait, default: []].append(
+                    try withBareServer(floorGuest, part: part, .lz4(compressed), wait, cpu: -1) {
+                        floorGuest.touch(part: part, threads: threads)
+                    })
+            }
+        }
+        if bench.isVerbose {
+            print("    ours \(spread(ours))")
+            for (wait, rates) in bare { print("    \(wait.text) \(spread(rates))") }
+        }
+        let plural = threads == 1 ? "thread" : "threads"
+        let name = "faults-per-second/compressed-ram/\(threads)-\(plural)"
+        return [("", "median round", median), ("/calm", "calm round", calm)].map { suffix, kind, of in
+            let best = bare.max { of($0.value) < of($1.value) }!
+            return Result(
+                name + suffix, of(ours), "/s", floor: of(best.value),
+                "\(kind); a bare loop (LZ4 decompression, UFFDIO_COPY; \(best.key.text), the best "
+                    + "there) serving as many threads, unpinned")
+        }
+    }
+
+    /// The kernel's own compressed swap on the same data. Empty, and says why, where
+    /// it cannot be set up.
+    func runZram() throws -> [Result] {
+        let guest = try Guest(pageCount: bench.pageCount)
+        let answer = bench_zram_up(4 * guest.length)
+        guard answer == 0 else {
+            print("zram: not measured, /dev/zram0 cannot be set up: \(Errno(-answer).text)")
+            return []
+        }
+        defer { bench_zram_down() }
+        return Self.threadCounts.flatMap { threads -> [Result] in
+            var rates: [Double] = []
+            for part in 0..<bench.rounds {
+                let pages = guest.pages(ofPart: part)
+                let code = bench_page_out(
+                    guest.base + pages.lowerBound * pageSize, UInt64(pages.count * pageSize))
+                precondition(code == 0, "MADV_PAGEOUT failed")
+                let stayed = guest.mapping.residentBytes / pageSize - (guest.pageCount - pages.count)
+                // Some are held back by another CPU's batches; many would flatter.
+                guard stayed * 20 < pages.count else { continue }
+                rates.append(guest.touch(part: part, threads: threads))
+            }
+            guard !rates.isEmpty else {
+                print("zram: not measured, the kernel kept the pages in RAM")
+                return []
+            }
+            let plural = threads == 1 ? "thread" : "threads"
+            return [("", "median round", median(rates)), ("/calm", "calm round", calm(rates))].map {
+                Result(
+                    "faults-per-second/zram/\(threads)-\(plural)\($0)", $2, "/s", floor: nil,
+                    "\($1); for comparison: the kernel's zram swap (LZ4) faults in the same pages")
+            }
+        }
+    }
+
+    func runFile() throws -> [Result] {
+        let guest = try Guest(pageCount: bench.pageCount)
+        let floorGuest = try Guest(pageCount: bench.pageCount)
+        let descriptor = bare_file_create(".build/bench/floor", guest.base, guest.length)
+        guard descriptor >= 0 else {
+            throw BenchmarkFailure("cannot create .build/bench/floor: \(Errno(-descriptor).text)")
+        }
+        defer { bare_close(descriptor) }
+        let rig = try PagerRig(
+            guest, store: .file(path: ".build/bench/store", size: 2 * guest.length))
+        defer { rig.close() }
+        rig.evict(0..<guest.pageCount)
+        var ours: [Double] = []
+        var bare: [Wait: [Double]] = [:]
+        for part in 0..<bench.fileRounds {
+            ours.append(guest.touch(part: part, threads: 1))
+            rig.evict(guest.pages(ofPart: part))
+            for wait in [Wait.poll, .yield] {
+                bare[wait, default: []].append(
+                    try withBareServer(floorGuest, part: part, .file(descriptor), wait, cpu: -1) {
+                        floorGuest.touch(part: part, threads: 1)
+                    })
+            }
+        }
+        let best = bare.max { median($0.value) < median($1.value) }!
+        return [
+            Result(
+                "faults-per-second/file/1-thread", median(ours), "/s", floor: median(best.value),
+                "a bare loop (O_DIRECT pread of the page, one at a time, UFFDIO_COPY; "
+                    + "\(best.key.text), the best there)")
+        ]
+    }
+}
+
+/// The rate that a tenth of the rounds reached.
+private func calm(_ rates: [Double]) -> Double {
+    rates.sorted()[rates.count * 9 / 10]
+}
+
+/// Lowest, median, calm, highest.
+private func spread(_ rates: [Double]) -> String {
+    [rates.min()!, median(rates), calm(rates), rates.max()!].map { "\(Int($0))" }
+        .joined(separator: " … ")
+}

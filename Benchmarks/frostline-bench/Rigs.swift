@@ -1,0 +1,107 @@
+import CBareLoops
+import Engine
+import Kernel
+
+struct BenchmarkFailure: Error {
+    let message: String
+    init(_ message: String) { self.message = message }
+}
+
+/// A whole pager with its own two threads, limit and idle age off, so that its worker
+/// only looks once a second. This thread evicts what it likes, with an evictor of its own.
+final class PagerRig {
+    let live: LivePager
+    let region: Region
+    private let evictor: Evictor<LinuxKernel>
+
+    init(_ guest: Guest, store: PagerOptions.StoreChoice = .compressed) throws {
+        do throws(SetupFailure) {
+            live = try LivePager(
+                PagerOptions(
+                    tracker: .none, store: store, readErrorAction: .stop, limit: 0, idleAge: 0),
+                host: Host(report: { _ in }, log: { _, message in print(message) }))
+            region = try live.attach(name: "bench", start: guest.start, length: guest.length)
+        } catch {
+            throw BenchmarkFailure(error.message)
+        }
+        evictor = Evictor(pager: live.pager)
+    }
+
+    /// Evicts the pages, all of them back in the guest: whole huge pages at a time.
+    func evict(_ pages: Range<Int>) {
+        // A touch may end before the server has noted that its page is back.
+        for page in pages {
+            while region.table[page].state != .resident { yieldThread() }
+        }
+        var evicted = 0
+        for first in stride(from: pages.lowerBound, to: pages.upperBound, by: Self.pagesPerBatch) {
+            let batch = first..<min(first + Self.pagesPerBatch, pages.upperBound)
+            evicted += evictor.evict(region, Array(batch)[...])
+        }
+        precondition(evicted == pages.count, "only \(evicted) of \(pages.count) pages were evicted")
+    }
+
+    private static let pagesPerBatch = hugePageSize / pageSize
+
+    func pinServer(toCPU cpu: Int32) {
+        precondition(bench_pin_named("frostline-fault", cpu) == 0, "the fault thread has another name")
+    }
+
+    func close() {
+        live.pager.detach(region)
+        live.stop()
+    }
+}
+
+/// How a bare server waits.
+enum Wait: Int, CaseIterable {
+    case poll, block, spin, yield
+
+    var text: String {
+        switch self {
+        case .poll: "poll+read"
+        case .block: "a blocking read"
+        case .spin: "spinning reads"
+        case .yield: "reads with sched_yield between"
+        }
+    }
+}
+
+/// What a bare server places.
+enum Contents {
+    case readyPage
+    case lz4(CompressedPages)
+    case file(Int32)
+}
+
+/// Runs `body` while a bare server serves a part of the guest, whose pages are gone.
+func withBareServer<Answer>(
+    _ guest: Guest, part: Int, _ contents: Contents, _ wait: Wait, cpu: Int32, _ body: () -> Answer
+) throws -> Answer {
+    guest.drop(part: part)
+    var raw = bare_contents()
+    var pages: CompressedPages?
+    switch contents {
+    case .readyPage: raw.kind = Int32(BARE_READY.rawValue)
+    case .lz4(let compressed):
+        raw.kind = Int32(BARE_LZ4.rawValue)
+        pages = compressed
+    case .file(let descriptor):
+        raw.kind = Int32(BARE_FILE.rawValue)
+        raw.file = descriptor
+    }
+    return try (pages?.data ?? []).withUnsafeBufferPointer { data in
+        try (pages?.offsets ?? []).withUnsafeBufferPointer { offsets in
+            raw.data = data.baseAddress
+            raw.offsets = offsets.baseAddress
+            var server: OpaquePointer?
+            let answer = bare_server_start(
+                guest.base, guest.length, &raw, Int32(wait.rawValue), cpu, &server)
+            guard answer == 0 else {
+                throw BenchmarkFailure("cannot start a bare server: \(Errno(-answer).text)")
+            }
+            defer { bare_server_stop(server) }
+            return body()
+        }
+    }
+}

@@ -1,0 +1,42 @@
+import Foundation
+import Kernel
+
+/// `make bench`: what Frostline costs beside what the machine itself costs, measured
+/// in turns in one run. FROSTLINE_BENCH_QUICK=1 measures less often,
+/// FROSTLINE_BENCH_ONLY=part only the groups whose names contain it (and writes no
+/// report), FROSTLINE_BENCH_VERBOSE=1 also prints what lies behind each figure.
+let bench = Bench()
+let reportPath = ".build/bench/report.json"
+try FileManager.default.createDirectory(atPath: ".build/bench", withIntermediateDirectories: true)
+let sample = try Guest(pageCount: 1024)
+let ratio = String(format: "%.2f", CompressedPages(of: sample).ratio)
+var report = Report(notes: [
+    "pages of noise and repeats, each with contents of its own: LZ4 makes them \(ratio) times smaller",
+    "natively, tracker none; a round of ours, a round of each floor, and again, \(bench.rounds) times, "
+        + "\(Guest.pagesPerPart) pages a round; medians of the rounds, percentiles taken within each; "
+        + "/calm: the round that a tenth surpassed, where neighbours on the CPUs took least",
+])
+print(report.machine, report.commit, separator: ", commit ")
+for note in report.notes { print(note) }
+print(Report.heading)
+
+@MainActor func measure(_ group: String, _ body: () throws -> [Result]) throws {
+    if bench.wants(group) { report.add(try body()) }
+}
+
+for placement in Placement.allCases {
+    try measure("fault/\(placement.rawValue)") { try FaultTimes(bench: bench).run(placement) }
+}
+for threads in FaultRates.threadCounts {
+    try measure("faults-per-second/\(threads)") { try FaultRates(bench: bench).run(threads: threads) }
+}
+try measure("faults-per-second/zram") { try FaultRates(bench: bench).runZram() }
+try measure("faults-per-second/file") { try FaultRates(bench: bench).runFile() }
+try measure("evict") { try Eviction(bench: bench).run() }
+try measure("staging/move") { try Eviction(bench: bench).runMove() }
+try measure("costs") { try Costs(bench: bench).run() }
+
+if bench.only == nil {
+    try report.write(to: reportPath)
+    print("written to \(reportPath)")
+}
