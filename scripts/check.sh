@@ -69,7 +69,7 @@ step abi Tests/ABI/run
 step tests swift test -c release --skip-build
 step thread-sanitizer Tests/thread-sanitizer
 step kernel scripts/fetch-kernel.sh
-step qemu scripts/build-qemu.sh .build/qemu
+step qemu scripts/build-qemu.sh --tests
 [ "$failed" = 0 ] || finish
 step refusals Tests/QEMU/refusals
 step qemu-own-tests scripts/check-qemu.sh
