@@ -26,7 +26,7 @@ lib: packages
 	@scripts/build-library.sh
 
 qemu: packages
-	@scripts/build-qemu.sh .build/qemu
+	@scripts/build-qemu.sh
 
 kernel: packages
 	@scripts/fetch-kernel.sh

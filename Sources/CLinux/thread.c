@@ -37,9 +37,14 @@ int clinux_close(int fd)
 
 int clinux_thread_start(const char *name, void *(*body)(void *), void *argument, uint64_t *thread)
 {
-    /* Signals belong to the host program's own threads. */
+    /* Signals belong to the host program's own threads, but for those that a thread
+     * brings upon itself: blocked, they kill without the handler that reports them. */
+    static const int own[] = {SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV};
     sigset_t all, before;
     sigfillset(&all);
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++) {
+        sigdelset(&all, own[i]);
+    }
     pthread_sigmask(SIG_SETMASK, &all, &before);
     pthread_t started;
     int code = pthread_create(&started, NULL, body, argument);

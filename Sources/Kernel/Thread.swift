@@ -1,6 +1,7 @@
 import CLinux
 
-/// A thread of the library's own, all signals blocked. Joined explicitly.
+/// A thread of the library's own, all signals blocked but those
+/// of its own faults. Joined explicitly.
 public final class Thread: Sendable {
     private let handle: UInt64
 
@@ -48,9 +49,9 @@ public struct WakeUp: ~Copyable, Sendable {
 
     public func signal() { clinux_eventfd_signal(descriptor.number) }
 
-    /// Returns when signalled or after `nanoseconds`.
-    public func wait(nanoseconds: UInt64) {
-        _ = clinux_eventfd_wait(descriptor.number, nanoseconds)
+    /// Returns when signalled, with true, or after `nanoseconds`.
+    public func wait(nanoseconds: UInt64) -> Bool {
+        clinux_eventfd_wait(descriptor.number, nanoseconds) == 1
     }
 }
 

@@ -52,9 +52,12 @@ extension World {
     }
 
     private func work(_ worker: Worker<SimulatedKernel>) {
+        var wasWoken = false
         while !isEnding {
-            let evicted = worker.pass()
-            scheduler.trace.note("worker", "pass", evicted)
+            // Woken for the limit, it evicts by the ages it has, or looks anew.
+            let relieves = wasWoken && scheduler.random.next() % 2 == 0
+            let evicted = relieves ? worker.relieve() : worker.pass()
+            scheduler.trace.note("worker", relieves ? "relieve" : "pass", evicted)
             isWorkerResting = true
             if evicted == 0 { sleep(10_000_000) }
             // Settings that change wake it early.
@@ -64,6 +67,7 @@ extension World {
                 isWorkerAwake || isEnding
             }
             isWorkerResting = false
+            wasWoken = isWorkerAwake
             isWorkerAwake = false
         }
     }

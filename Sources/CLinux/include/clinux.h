@@ -86,7 +86,7 @@ uint64_t clinux_now(void);
 void clinux_yield(void);
 void clinux_sleep(uint64_t nanoseconds);
 int clinux_close(int fd);
-/* Starts a thread with all signals blocked; `thread` receives what join wants. */
+/* Starts a thread with all signals blocked but those of its own faults; `thread` receives what join wants. */
 int clinux_thread_start(const char *name, void *(*body)(void *), void *argument, uint64_t *thread);
 void clinux_thread_join(uint64_t thread);
 int clinux_thread_pin(uint64_t thread, int cpu);

@@ -25,19 +25,32 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
             idleAge: pager.settings.idleAge, limited: pager.settings.limit != 0)
     }
 
-    /// One pass. Returns the pages evicted.
+    /// One pass: looks at guest memory, then evicts. Returns the pages evicted.
     public func pass() -> Int {
         pager.limitPassed.store(false, ordering: .relaxed)
         passTimes.note(pager.kernel.now())
         pager.passLock.withLock { _ in tracker.pass(idlePasses: lookPasses) }
-        let plan = EvictionPlan(for: demand)
-        var evicted = 0
-        if !plan.evictsNothing, evictor.health.mayTry(at: pager.kernel.now()) {
-            evicted = evict(plan)
-        }
+        let evicted = evict(for: demand)
         pager.store.trim()
         measureMetadata()
         return evicted
+    }
+
+    /// Between passes, when the limit was passed: evicts by the ages that the last pass
+    /// found. Looking again so soon would call cold whatever was not touched for a
+    /// moment, the guest's own kernel too. Returns the pages evicted.
+    public func relieve() -> Int {
+        pager.limitPassed.store(false, ordering: .relaxed)
+        pager.passLock.withLock { _ in tracker.recount() }
+        let evicted = evict(for: demand)
+        pager.store.trim()
+        return evicted
+    }
+
+    private func evict(for demand: EvictionDemand) -> Int {
+        let plan = EvictionPlan(for: demand)
+        guard !plan.evictsNothing, evictor.health.mayTry(at: pager.kernel.now()) else { return 0 }
+        return evict(plan)
     }
 
     /// How long a huge page stays warm before its pages are looked at one by one: as

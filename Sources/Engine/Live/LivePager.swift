@@ -106,10 +106,26 @@ public final class LivePager: Sendable {
 
     private func work() {
         while !stopping.load(ordering: .acquiring) {
-            let evicted = worker.pass()
-            if evicted == 0 { Kernel.sleep(nanoseconds: Self.fruitlessPause) }
-            if pager.limitPassed.load(ordering: .relaxed) { continue }
-            wakeUp.wakeUp.wait(nanoseconds: worker.interval)
+            _ = worker.pass()
+            workUntilDue()
+        }
+    }
+
+    /// Until the next pass is due, or wanted by new settings: keeps the limit, and gives
+    /// memory that fetches have emptied back to the host.
+    private func workUntilDue() {
+        let due = monotonicNow() + worker.interval
+        var now = monotonicNow()
+        while now < due {
+            let woken = wakeUp.wakeUp.wait(nanoseconds: min(due - now, Self.tickNanoseconds))
+            if pager.limitPassed.load(ordering: .relaxed) {
+                if worker.relieve() == 0 { Kernel.sleep(nanoseconds: Self.fruitlessPause) }
+            } else if woken {
+                return
+            } else {
+                pager.store.trim()
+            }
+            now = monotonicNow()
         }
     }
 

@@ -48,6 +48,14 @@ import Kernel
         pager.counters.passes.increment()
     }
 
+    /// Counts the ages anew without looking at the kernel: pages came and went since.
+    func recount() {
+        for age in pagesByAge.indices { pagesByAge[age] = 0 }
+        pager.regions.forEach { region in
+            for page in 0..<region.pageCount { pagesByAge[Int(region.ages[page])] += 1 }
+        }
+    }
+
     private func look(at region: Region) {
         var next = 0
         var toArm: Range<UInt64>?
