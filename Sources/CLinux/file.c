@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <stdlib.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -39,13 +40,13 @@ static bool is_file_or_device(const char *path)
     return stat(path, &status) < 0 || S_ISREG(status.st_mode) || S_ISBLK(status.st_mode);
 }
 
-int clinux_store_file_open(const char *path, uint64_t size)
+static int open_store(const char *path, uint64_t size)
 {
     /* Before O_DIRECT is asked of a pipe or a terminal. */
     if (!is_file_or_device(path)) {
         return CLINUX_STORE_KIND;
     }
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_DIRECT | O_NOFOLLOW, 0600);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_DIRECT, 0600);
     if (fd < 0) {
         return errno == EINVAL ? CLINUX_STORE_NO_DIRECT : -errno;
     }
@@ -61,4 +62,13 @@ int clinux_store_file_open(const char *path, uint64_t size)
         unlink(path);
     }
     return fd;
+}
+
+int clinux_store_file_open(const char *path, uint64_t size)
+{
+    /* Devices have stable names that are links, and the file itself must be unlinked. */
+    char *target = realpath(path, NULL);
+    int answer = open_store(target != NULL ? target : path, size);
+    free(target);
+    return answer;
 }

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -68,6 +69,41 @@ int clinux_thread_pin(uint64_t thread, int cpu)
     CPU_ZERO(&set);
     CPU_SET(cpu, &set);
     return -pthread_setaffinity_np(thread == 0 ? pthread_self() : (pthread_t)thread, sizeof set, &set);
+}
+
+struct clinux_mutex {
+    pthread_mutex_t mutex;
+};
+
+struct clinux_mutex *clinux_mutex_new(void)
+{
+    struct clinux_mutex *mutex = malloc(sizeof *mutex);
+    if (mutex == NULL) {
+        abort();
+    }
+    pthread_mutex_init(&mutex->mutex, NULL);
+    return mutex;
+}
+
+void clinux_mutex_free(struct clinux_mutex *mutex)
+{
+    pthread_mutex_destroy(&mutex->mutex);
+    free(mutex);
+}
+
+void clinux_mutex_lock(struct clinux_mutex *mutex)
+{
+    pthread_mutex_lock(&mutex->mutex);
+}
+
+bool clinux_mutex_try_lock(struct clinux_mutex *mutex)
+{
+    return pthread_mutex_trylock(&mutex->mutex) == 0;
+}
+
+void clinux_mutex_unlock(struct clinux_mutex *mutex)
+{
+    pthread_mutex_unlock(&mutex->mutex);
 }
 
 int clinux_eventfd(void)

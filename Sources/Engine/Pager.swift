@@ -24,7 +24,7 @@ public final class Pager<Port: KernelPort>: Sendable {
     public let faultTimes = FaultTimes()
     public let staging: Staging
     /// Held by the worker for a pass, and by attach and detach.
-    let passLock = Mutex(())
+    let passLock = Lock(())
     /// Control calls that wait for `passLock`: the worker lets them go first.
     let controlWaiting = Atomic<Int>(0)
     /// The limit was passed since the worker last looked.

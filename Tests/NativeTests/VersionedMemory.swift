@@ -7,13 +7,17 @@ import Synchronization
 final class VersionedMemory: @unchecked Sendable {
     let mapping: Mapping
     let pageCount: Int
-    private var versions: [UInt32]
+    /// Threads touch disjoint elements only.
+    private let versions: UnsafeMutablePointer<UInt32>
 
     init(pageCount: Int) throws {
         mapping = try Mapping(length: pageCount * pageSize, alignment: hugePageSize)
         self.pageCount = pageCount
-        versions = Array(repeating: 0, count: pageCount)
+        versions = .allocate(capacity: pageCount)
+        versions.initialize(repeating: 0, count: pageCount)
     }
+
+    deinit { versions.deallocate() }
 
     var start: UInt64 { UInt64(UInt(bitPattern: mapping.base)) }
 
@@ -36,26 +40,21 @@ final class VersionedMemory: @unchecked Sendable {
     /// Compares the whole page with its version; false when a byte differs.
     func verify(_ page: Int) -> Bool {
         let words = words(page)
-        let version = withVersions { $0[page] }
+        let version = versions[page]
         for index in 0..<pageSize / 8 where words[index] != word(page, version, index) { return false }
         return true
     }
 
     /// Writes the next version.
     func advance(_ page: Int) {
-        let version = withVersions { $0[page] } + 1
+        let version = versions[page] + 1
         let words = words(page)
         for index in 0..<pageSize / 8 { words[index] = word(page, version, index) }
-        withVersions { $0[page] = version }
+        versions[page] = version
     }
 
     /// The page reads as zeros from now on.
-    func forget(_ page: Int) { withVersions { $0[page] = 0 } }
-
-    /// Threads touch disjoint elements only.
-    private func withVersions<Result>(_ body: (UnsafeMutablePointer<UInt32>) -> Result) -> Result {
-        versions.withUnsafeMutableBufferPointer { body($0.baseAddress!) }
-    }
+    func forget(_ page: Int) { versions[page] = 0 }
 }
 
 /// Small, seeded, good enough to choose pages with.

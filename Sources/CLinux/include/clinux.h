@@ -90,6 +90,13 @@ int clinux_close(int fd);
 int clinux_thread_start(const char *name, void *(*body)(void *), void *argument, uint64_t *thread);
 void clinux_thread_join(uint64_t thread);
 int clinux_thread_pin(uint64_t thread, int cpu);
+/* A mutex on the heap: its address must not change. Aborts when there is no memory. */
+struct clinux_mutex;
+struct clinux_mutex *clinux_mutex_new(void);
+void clinux_mutex_free(struct clinux_mutex *mutex);
+void clinux_mutex_lock(struct clinux_mutex *mutex);
+bool clinux_mutex_try_lock(struct clinux_mutex *mutex);
+void clinux_mutex_unlock(struct clinux_mutex *mutex);
 int clinux_eventfd(void);
 void clinux_eventfd_signal(int fd);
 /* Waits until signalled or for `nanoseconds`; clears the signal. 1: signalled. */

@@ -9,7 +9,7 @@ public final class LivePager: Sendable {
     private let worker: Worker<LinuxKernel>
     private let wakeUp: WakeUpReference
     private let stopping = Atomic<Bool>(false)
-    private let threads: Mutex<Threads>
+    private let threads: Lock<Threads>
     public let storeName: StaticString
     private static let tickNanoseconds: UInt64 = 1_000_000_000
     /// At least this long after a pass that evicted nothing, however far beyond its
@@ -60,7 +60,7 @@ public final class LivePager: Sendable {
             throw SetupFailure(error, "cannot set up the pager: \(error.text)")
         }
         if case .file = options.store { storeName = "file" } else { storeName = "compressed" }
-        threads = Mutex(Threads())
+        threads = Lock(Threads())
         try start()
     }
 

@@ -8,7 +8,7 @@ import Synchronization
 public final class CompressedPool: Sendable {
     private let arena: Mapping
     private let slabTable: Mapping
-    private let state: Mutex<State>
+    private let state: Lock<State>
     /// Slabs whose memory is held, empty ones included; read without the lock.
     private let heldSlabs = Atomic<Int>(0)
     private let payload = Atomic<Int>(0)
@@ -49,7 +49,7 @@ public final class CompressedPool: Sendable {
         let table = roundUp(
             arena.length / SizeClass.slabSize * MemoryLayout<Slab>.stride, to: pageSize)
         slabTable = try Mapping(length: table)
-        state = unsafe Mutex(State(slabs: slabTable.base.assumingMemoryBound(to: Slab.self)))
+        state = unsafe Lock(State(slabs: slabTable.base.assumingMemoryBound(to: Slab.self)))
     }
 
     /// Bits of a place that hold the object's length; the rest counts steps in the arena.

@@ -21,7 +21,7 @@ public func fill(_ page: UnsafeMutableRawPointer, with word: UInt64) {
 /// The words of same-filled pages: 8 bytes each, and none for zero pages.
 public final class WordTable: Sendable {
     private let mapping: Mapping
-    private let state: Mutex<State>
+    private let state: Lock<State>
     private let used = Atomic<Int>(0)
 
     private struct State {
@@ -35,7 +35,7 @@ public final class WordTable: Sendable {
 
     public init(capacity: Int) throws(Errno) {
         mapping = try Mapping(length: roundUp((capacity + 1) * 8, to: pageSize))
-        state = Mutex(State())
+        state = Lock(State())
     }
 
     private var words: UnsafeMutablePointer<UInt64> {

@@ -1,9 +1,10 @@
+import Kernel
 import Synchronization
 
 /// Which page-sized slots of a file are taken: one bit each. Runs are found by
 /// next fit, so pages that leave together lie together and are written at once.
 public final class SlotMap: Sendable {
-    private let state: Mutex<State>
+    private let state: Lock<State>
     public let capacity: Int
     private let taken = Atomic<Int>(0)
 
@@ -18,7 +19,7 @@ public final class SlotMap: Sendable {
         var words = [UInt64](repeating: 0, count: (capacity + 63) / 64)
         // Bits past the end count as taken.
         if capacity % 64 != 0 { words[words.count - 1] = ~0 << UInt64(capacity % 64) }
-        state = Mutex(State(words: words))
+        state = Lock(State(words: words))
     }
 
     /// Takes a run of 1 to `wanted` free slots; nil when none is free.
