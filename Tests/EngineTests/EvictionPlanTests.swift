@@ -89,10 +89,10 @@ struct PassIntervalTests {
         #expect(PassInterval.nanoseconds(idleAge: 600 * second, limited: false) == 30 * second)
     }
 
-    @Test("is a second at most where a limit must be kept")
+    @Test("is half a second at most where a limit must be kept")
     func limited() {
-        #expect(PassInterval.nanoseconds(idleAge: 0, limited: true) == second)
-        #expect(PassInterval.nanoseconds(idleAge: 80 * second, limited: true) == second)
+        #expect(PassInterval.nanoseconds(idleAge: 0, limited: true) == second / 2)
+        #expect(PassInterval.nanoseconds(idleAge: 80 * second, limited: true) == second / 2)
     }
 
     @Test("is long enough for ages to reach the idle age", arguments: [false, true])

@@ -62,7 +62,7 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         return limit != 0 && pager.cost > limit - limit / 8 ? Self.lookPassesUnderLimit : nil
     }
 
-    private static var lookPassesUnderLimit: Int { 8 }
+    private static var lookPassesUnderLimit: Int { 4 }
 
     private func measureMetadata() {
         var bytes = pager.store.metadataBytes

@@ -7,7 +7,7 @@ public enum PassInterval {
     /// Ages are counted in passes up to `AgeMap.oldest`, which must reach the idle age.
     private static let passesPerIdleAgeMax: UInt64 = 240
     /// With a limit and nothing else to go by.
-    private static let limitOnly: UInt64 = 1_000_000_000
+    private static let limitOnly: UInt64 = 500_000_000
 
     /// Nanoseconds between passes. `idleAge` in nanoseconds, 0 when age evicts nothing.
     public static func nanoseconds(idleAge: UInt64, limited: Bool) -> UInt64 {

@@ -1,0 +1,329 @@
+# The words scenarios are written in. Sourced inside the lab host, under busybox sh.
+#
+# Copyright the Frostline authors. SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck shell=dash
+# shellcheck disable=SC2034 # some variables are for the scenarios
+
+# ---- what a scenario, or the command line, may set before this is sourced ------------
+
+: "${GUEST_MEMORY:=256M}"   # of all backends together
+: "${GUEST_BACKENDS:=1}"    # two and more: one NUMA node each
+: "${GUEST_CPUS:=1}"
+# +kvm-asyncpf-int lets the guest run something else while a fault is served.
+: "${GUEST_CPU:=qemu64}" # "host" brings CPU features that the emulator gets wrong
+: "${GUEST_APPEND:=}"       # more kernel arguments
+: "${PAGER:=}"              # options of the pager, "store=compressed,limit=64M"; empty: none
+
+# A guest line that ends any wait at once. A scenario that wants to see one clears it.
+GUEST_FATAL='Kernel panic|Oops: |BUG: (unable|kernel|Bad)|general protection fault'
+
+guest_log=/out/guest.log
+qemu_log=/out/qemu.log
+qmp_log=/out/qmp.log
+events_log=/out/events.log
+qmp_socket=/run/qmp.sock
+sampler_socket=/run/sampler.sock    # one more monitor: each serves one client at a time
+guest_pid=
+guest_line=                 # the line that the last guest_wait matched
+guest_mark=0                # where in the log the next guest_wait starts
+event_line=
+event_mark=0
+
+# ---- saying how it goes --------------------------------------------------------------
+
+# An interactive shell goes on after a failure; a scenario ends.
+case $- in
+*i*) LAB_INTERACTIVE=yes ;;
+*) LAB_INTERACTIVE='' && set -eu ;;
+esac
+
+note() { echo "$*"; }
+
+# A line that the next one replaces, where the reader has a terminal.
+progress() { echo "~ $*"; }
+
+fail() {
+    echo "FAIL: $*" >&2 # past any command substitution that it happens in
+    [ -n "$LAB_INTERACTIVE" ] || exit 1
+    return 1
+}
+
+# expect_eq WHAT ACTUAL EXPECTED
+expect_eq() {
+    [ "$2" = "$3" ] || fail "$1: $2, expected $3"
+    echo "ok: $1: $2"
+}
+
+# expect_le WHAT ACTUAL LIMIT
+expect_le() {
+    [ $(($2 <= $3)) = 1 ] || fail "$1: $2, expected at most $3"
+    echo "ok: $1: $2 (at most $3)"
+}
+
+# expect_ge WHAT ACTUAL LIMIT
+expect_ge() {
+    [ $(($2 >= $3)) = 1 ] || fail "$1: $2, expected at least $3"
+    echo "ok: $1: $2 (at least $3)"
+}
+
+mebibytes() { echo $(($1 >> 20)); }
+
+# Seconds since the lab host booted, with two decimals.
+uptime_seconds() {
+    local up
+    read -r up _ </proc/uptime
+    echo "$up"
+}
+
+# wait_until SECONDS WHAT COMMAND…: until the command succeeds.
+wait_until() {
+    local deadline what=$2
+    deadline=$(($(cut -d. -f1 /proc/uptime) + $1))
+    shift 2
+    until "$@"; do
+        [ "$(cut -d. -f1 /proc/uptime)" -lt "$deadline" ] || fail "$what: not in time"
+        sleep 0.5
+    done
+}
+
+# ---- the guest -----------------------------------------------------------------------
+
+# Becomes QEMU: the standard machine, and whatever arguments are added.
+run_qemu() {
+    local backend=0 each pager_property='' layout=''
+    each=$(($(lab size "$GUEST_MEMORY") / GUEST_BACKENDS))
+    if [ -n "$PAGER" ]; then
+        set -- "$@" -object \
+            "memory-pager-frostline,id=pager0,library=/lab/libfrostline.so,$PAGER"
+        pager_property=,pager=pager0
+    fi
+    while [ "$backend" -lt "$GUEST_BACKENDS" ]; do
+        set -- "$@" -object "memory-backend-ram,id=ram$backend,size=$each$pager_property"
+        if [ "$GUEST_BACKENDS" -gt 1 ]; then
+            set -- "$@" -numa "node,memdev=ram$backend"
+        else
+            layout=,memory-backend=ram0
+        fi
+        backend=$((backend + 1))
+    done
+    exec /lab/qemu-system-x86_64 -nodefaults -no-user-config -display none -L /lab/share \
+        -machine "q35$layout" -accel kvm -cpu "$GUEST_CPU" -smp "$GUEST_CPUS" \
+        -m "$((each * GUEST_BACKENDS >> 20))M" \
+        -kernel /lab/vmlinuz -initrd /lab/guest.cpio \
+        -append "console=ttyS0 quiet mitigations=off panic=-1 oops=panic $GUEST_APPEND" \
+        -chardev pipe,id=serial,path=/run/serial -serial chardev:serial \
+        -chardev "socket,id=qmp,path=$qmp_socket,server=on,wait=off" -mon chardev=qmp,mode=control \
+        -chardev "socket,id=sampler,path=$sampler_socket,server=on,wait=off" \
+        -mon chardev=sampler,mode=control \
+        -chardev pipe,id=events,path=/run/events -mon chardev=events,mode=control "$@"
+}
+
+prepare_pipes() {
+    rm -f /run/serial.* /run/events.* "$qmp_socket" "$sampler_socket"
+    mkfifo /run/serial.in /run/serial.out /run/events.in /run/events.out
+    touch "$guest_log" "$qemu_log" "$qmp_log" "$events_log"
+}
+
+# guest_launch [QEMU ARGUMENT…]: starts QEMU, and returns when it answers.
+guest_launch() {
+    prepare_pipes
+    cat /run/serial.out >>"$guest_log" &
+    cat /run/events.out >>"$events_log" &
+    run_qemu "$@" >>"$qemu_log" 2>&1 &
+    guest_pid=$!
+    wait_until 30 "QEMU opens its monitor" qemu_is_up
+    echo '{"execute":"qmp_capabilities"}' >/run/events.in
+    guest_ranges=$(find_ram)
+}
+
+# guest_start [QEMU ARGUMENT…]: starts QEMU, and returns when the guest is ready for commands.
+guest_start() {
+    guest_launch "$@"
+    guest_wait '^ready ' 120
+}
+
+qemu_is_up() {
+    guest_runs || fail "QEMU ended: $(tail -n 3 "$qemu_log")"
+    [ -S "$qmp_socket" ]
+}
+
+guest_runs() { [ -d "/proc/$guest_pid" ] && ! grep -q '^State:.Z' "/proc/$guest_pid/status"; }
+
+# guest_wait REGEX SECONDS: until the guest says a line like that, after the last one that
+# was waited for. The line is in $guest_line.
+guest_wait() {
+    local answer status=0
+    answer=$(lab wait "$guest_log" "$guest_mark" "$2" "$guest_pid" "$1" "$GUEST_FATAL") || status=$?
+    guest_mark=${answer%% *}
+    guest_line=${answer#* }
+    case $status in
+    0) return 0 ;;
+    3) fail "the guest broke down: $guest_line" ;;
+    4) fail "the guest did not say '$1' within $2 s; last: $(tail -n 1 "$guest_log")" ;;
+    5) fail "QEMU ended while '$1' was expected: $(tail -n 2 "$qemu_log")" ;;
+    *) fail "cannot wait for '$1'" ;;
+    esac
+}
+
+# guest_field NAME: the word after NAME in $guest_line.
+guest_field() {
+    local line
+    line=" $guest_line "
+    line=${line#* "$1" }
+    echo "${line%% *}"
+}
+
+# guest_send COMMAND: a line for the payload.
+guest_send() {
+    guest_runs || fail "QEMU ended before '$1' could be sent: $(tail -n 2 "$qemu_log")"
+    echo "$1" >/run/serial.in
+}
+
+# guest_ask COMMAND REGEX SECONDS: sends, and waits for the answer.
+guest_ask() {
+    guest_send "$1"
+    guest_wait "$2" "$3"
+}
+
+# guest_verify SECONDS: every byte of the filled memory is what the guest wrote.
+guest_verify() {
+    guest_ask verify '^verified ' "$1"
+    expect_eq "mismatches in $(guest_field verified) bytes" "$(guest_field mismatches)" 0
+}
+
+# The guest powers off; QEMU must end by itself and be content.
+guest_quit() {
+    guest_send poweroff
+    guest_ended 60
+}
+
+# guest_ended SECONDS: QEMU ends within that time, with status 0.
+guest_ended() {
+    local status=0
+    wait_until "$1" "QEMU ends" guest_gone
+    wait "$guest_pid" || status=$?
+    guest_pid=
+    [ "$status" = 0 ] || fail "QEMU ended with status $status: $(tail -n 3 "$qemu_log")"
+}
+
+guest_gone() { ! guest_runs; }
+
+# expect_refusal REGEX [QEMU ARGUMENT…]: QEMU must not start, end with 1 and say why.
+expect_refusal() {
+    local pattern=$1 pid status=0
+    shift
+    prepare_pipes
+    (run_qemu "$@") >/out/refusal.log 2>&1 &
+    pid=$!
+    guest_pid=$pid
+    wait_until 30 "QEMU refuses" guest_gone
+    wait "$pid" || status=$?
+    guest_pid=
+    cat /out/refusal.log >>/out/refusals.log
+    expect_eq "status of the refused start" "$status" 1
+    grep -qE "$pattern" /out/refusal.log || fail "no '$pattern' in: $(cat /out/refusal.log)"
+    echo "ok: refused: $(tail -n 1 /out/refusal.log)"
+}
+
+# ---- QEMU's monitor ------------------------------------------------------------------
+
+# qmp COMMAND: a name, or a whole JSON object. Prints what it returns.
+qmp() {
+    local command=$1 answer status=0
+    case $command in
+    '{'*) ;;
+    *) command="{\"execute\":\"$command\"}" ;;
+    esac
+    answer=$(lab qmp "$qmp_socket" 30 "$command" 2>&1) || status=$?
+    echo "$(uptime_seconds) $command => $answer" >>"$qmp_log"
+    echo "$answer"
+    return "$status"
+}
+
+hmp() { qmp "{\"execute\":\"human-monitor-command\",\"arguments\":{\"command-line\":\"$1\"}}"; }
+
+# run_state: "running", "io-error", …
+run_state() { qmp query-status | lab json status; }
+
+# event_wait NAME SECONDS: a QMP event of that name; the whole of it is in $event_line.
+event_wait() {
+    local answer status=0
+    answer=$(lab wait "$events_log" "$event_mark" "$2" 0 "\"event\": *\"$1\"") || status=$?
+    event_mark=${answer%% *}
+    event_line=${answer#* }
+    [ "$status" = 0 ] || fail "no event $1 within $2 s"
+}
+
+# event_fields NAME…: members of the data of the event that was waited for.
+event_fields() {
+    local field paths=''
+    for field in "$@"; do
+        paths="$paths data.$field"
+    done
+    # shellcheck disable=SC2086 # one word each
+    echo "$event_line" | lab json $paths
+}
+
+# ---- the pager and the memory --------------------------------------------------------
+
+# pager_stat NAME…: fields of query-memory-pager, such as evicted-bytes or fault-time.p50.
+pager_stat() {
+    local answer field paths=''
+    answer=$(qmp query-memory-pager) || fail "query-memory-pager: $answer"
+    for field in "$@"; do
+        paths="$paths 0.$field"
+    done
+    # shellcheck disable=SC2086 # one word each
+    echo "$answer" | lab json $paths
+}
+
+# pager_set NAME VALUE: limit (bytes) or idle-age (seconds), while the guest runs.
+pager_set() {
+    qmp "{\"execute\":\"qom-set\",\"arguments\":{\"path\":\"/objects/pager0\",\"property\":\"$1\",\"value\":$2}}" \
+        >/dev/null || fail "cannot set $1 to $2: $(tail -n 1 "$qmp_log")"
+}
+
+# Start and length of each block of guest RAM in QEMU's address space. Guests here stay
+# below 2 GiB, so the blocks follow one another from guest address 0 on.
+find_ram() {
+    local backend=0 each host
+    each=$(($(lab size "$GUEST_MEMORY") / GUEST_BACKENDS))
+    while [ "$backend" -lt "$GUEST_BACKENDS" ]; do
+        host=$(hmp "gpa2hva $((backend * each))" | sed -n 's/.* is \(0x[0-9a-f]*\).*/\1/p')
+        [ -n "$host" ] || fail "QEMU does not say where guest RAM is"
+        echo "$host $each"
+        backend=$((backend + 1))
+    done
+}
+
+# Resident bytes, by the kernel's own account: the whole process, then each block of RAM.
+# shellcheck disable=SC2086 # one word each
+all_rss() { lab rss "$guest_pid" $guest_ranges; }
+
+process_rss() { all_rss | cut -d ' ' -f 1; }
+
+guest_ram_rss() {
+    local block sum=0 all
+    all=$(all_rss)
+    for block in ${all#* }; do
+        sum=$((sum + block))
+    done
+    echo "$sum"
+}
+
+# ---- the end -------------------------------------------------------------------------
+
+# Whatever the scenario found, a guest that broke down is a failure.
+finish() {
+    local status=$?
+    trap - EXIT
+    if [ -n "$guest_pid" ] && guest_runs; then
+        kill "$guest_pid"
+    fi
+    if [ -n "$GUEST_FATAL" ] && grep -qE "$GUEST_FATAL" "$guest_log" 2>/dev/null; then
+        echo "FAIL: the guest broke down: $(grep -E "$GUEST_FATAL" "$guest_log" | head -n 1)"
+        [ "$status" != 0 ] || status=1
+    fi
+    exit "$status"
+}
+[ -n "$LAB_INTERACTIVE" ] || trap finish EXIT

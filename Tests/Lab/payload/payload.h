@@ -1,0 +1,60 @@
+/*
+ * The guest's whole userland: one program that obeys commands from the serial line.
+ *
+ * Copyright the Frostline authors. SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef PAYLOAD_H
+#define PAYLOAD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define PAGE_BYTES 4096u
+
+/* Prints one line on the serial line, whole, whatever other threads print. */
+void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Seconds on a clock that never jumps. */
+double now(void);
+
+/* Loads a kernel module and what it depends on, once; complains by say(). */
+int load_modules(const char *const *names);
+
+/* ---- memory.c: the filled memory, of which every byte is known ---- */
+
+struct memory {
+    uint8_t *bytes;
+    uint64_t page_count;
+    struct shadow *shadow; /* what each page must hold */
+};
+extern struct memory memory;
+
+/* Percent of the guest's RAM as the firmware's map gives it. */
+uint64_t ram_bytes(void);
+
+void command_fill(int percent, int huge);
+void command_hot(int percent);
+void command_status(void);
+void command_verify(void);
+
+/*
+ * The page's content is a function of (page, version, touches), all in its shadow. A page
+ * is locked by whoever reads or writes it; a page somebody else has is not waited for.
+ */
+int page_try_lock(uint64_t page);
+void page_lock(uint64_t page);
+void page_unlock(uint64_t page);
+void page_write_next_version(uint64_t page);
+/* 0: every byte is right. Otherwise 1, and the first few of them are described. */
+int page_check(uint64_t page);
+
+/* Fills `count` bytes, a multiple of 8, from a seed: half of it constant. */
+void pattern_fill(void *bytes, size_t count, uint64_t seed);
+
+/* ---- stress.c, devices.c ---- */
+
+void command_stress(int seconds, int threads);
+void command_blk(const char *device, int mebibytes, int rounds, int direct);
+void command_net(const char *from, const char *to, int frames);
+
+#endif

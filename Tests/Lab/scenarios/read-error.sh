@@ -1,0 +1,73 @@
+# The disk stops giving pages back. Zeros would be silent corruption, so the VM stops with
+# run state io-error and says so; when the disk is well again it goes on, and every byte is
+# right. With read-error=machine-check, only the program that needs the page is told.
+# shellcheck shell=dash
+#lab: LAB_TIMEOUT=400 LAB_DISK=512M
+: "${GUEST_MEMORY=192M}"
+: "${STORE_OPTIONS=tracker=rwp,store=file,path=/dev/dm-0,size=128M,limit=0,idle-age=0}"
+: "${PAGER=$STORE_OPTIONS}"
+# shellcheck source=Tests/Lab/lib.sh
+. /lab/lib.sh
+
+readonly sectors=$((160 << 11))
+
+# The store's disk: a file, a loop device on it, and a device-mapper table that can break.
+make_disk() {
+    truncate -s 160M /disk/backing
+    losetup /dev/loop0 /disk/backing
+    lab dm create store "0 $sectors linear /dev/loop0 0"
+    wait_until 10 "the disk appears" test -b /dev/dm-0
+}
+break_reads() { lab dm load store "0 $sectors flakey /dev/loop0 0 0 1 1 error_reads"; }
+repair() { lab dm load store "0 $sectors linear /dev/loop0 0"; }
+
+mostly_out() { [ "$(pager_stat evicted-bytes)" -gt $((filled / 2)) ]; }
+stopped() { [ "$(run_state)" = io-error ]; }
+nothing_waits() { [ "$(pager_stat waiting-pages)" = 0 ]; }
+
+start_and_evict() {
+    guest_start
+    guest_ask 'fill 40' '^filled ' 90
+    filled=$(guest_field filled)
+    pager_set idle-age 2
+    wait_until 90 "half of the memory is evicted" mostly_out
+    pager_set idle-age 3600
+}
+
+make_disk
+start_and_evict
+break_reads
+guest_send verify
+wait_until 60 "the VM stops" stopped
+event_wait MEMORY_PAGER_ERROR 30
+note "$event_line"
+expect_eq "failed operation, and what was done" "$(event_fields operation action)" "read stop"
+expect_ge "read errors" "$(pager_stat read-errors)" 1
+expect_ge "pages waited for" "$(pager_stat waiting-pages)" 1
+
+repair
+wait_until 30 "no page is waited for any more" nothing_waits
+event_wait MEMORY_PAGER_RECOVERED 30
+expect_eq "run state until the operator says so" "$(run_state)" io-error
+qmp '{"execute":"cont"}' >/dev/null
+guest_wait '^verified ' 120
+expect_eq "mismatches in $(guest_field verified) bytes" "$(guest_field mismatches)" 0
+guest_quit
+
+note "the same with a machine check"
+PAGER=$PAGER,read-error=machine-check
+start_and_evict
+break_reads
+guest_send verify
+GUEST_FATAL='' # what the guest's kernel makes of it is the guest's affair
+# The emulated host does not get the exception as far as the guest's handler, so QEMU's
+# word that it injected one is the last thing that can be seen.
+machine_check_injected() { grep -q 'Guest MCE Memory Error .* injected' "$qemu_log"; }
+wait_until 60 "QEMU injects a machine check" machine_check_injected
+event_wait MEMORY_PAGER_ERROR 30
+expect_eq "failed operation, and what was done" "$(event_fields operation action)" "read machine-check"
+expect_ge "poisoned pages" "$(pager_stat poisoned-pages)" 1
+expect_eq "mismatches so far" "$(grep -c '^mismatch' "$guest_log")" 0
+repair
+qmp '{"execute":"quit"}' >/dev/null
+guest_ended 20

@@ -1,0 +1,21 @@
+# Nothing is lost when pages leave and come back all the time: both vCPUs read and write at
+# random, every write is remembered, and the limit is far below what they touch. A lost
+# write, a stale page or a torn one would show as a mismatch.
+# shellcheck shell=dash
+#lab: LAB_TIMEOUT=300
+: "${GUEST_MEMORY=256M}" "${GUEST_CPUS=2}" "${GUEST_CPU=qemu64,+kvm-asyncpf-int}"
+: "${SECONDS_OF_STRESS=60}"
+: "${PAGER=tracker=rwp,store=compressed,limit=112M,idle-age=0}"
+# shellcheck source=Tests/Lab/lib.sh
+. /lab/lib.sh
+
+guest_start
+guest_ask 'fill 50' '^filled ' 120
+guest_ask "stress $SECONDS_OF_STRESS $GUEST_CPUS" '^stress ' $((SECONDS_OF_STRESS + 60))
+note "$guest_line"
+note "evictions, faults, rescues: $(pager_stat evictions faults rescues)"
+expect_eq "mismatches under stress" "$(guest_field mismatches)" 0
+expect_ge "evictions" "$(pager_stat evictions)" 20000
+pager_set limit 0 # what follows is about bytes, not about pressure
+guest_verify 150
+guest_quit
