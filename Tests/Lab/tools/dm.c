@@ -1,7 +1,8 @@
 /*
- * A device-mapper device of one target, so that a scenario can break a disk on demand:
+ * A device-mapper device, so that a scenario can break a disk, or a piece of it, on demand:
  *   lab dm create NAME "0 SECTORS linear DEVICE 0"
- *   lab dm load NAME "0 SECTORS error"        replaces the table of the running device
+ *   lab dm load NAME "0 100 linear DEVICE 0" "100 8 error"
+ * "load" replaces the table of the running device. Each target is one argument.
  *
  * Copyright the Frostline authors. SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -13,10 +14,14 @@
 
 #include "lab.h"
 
+#define TARGETS_MAX 8
+
 struct request {
     struct dm_ioctl header;
-    struct dm_target_spec target;
-    char parameters[256];
+    struct {
+        struct dm_target_spec spec;
+        char parameters[256];
+    } targets[TARGETS_MAX];
 };
 
 static void prepare(struct request *r, const char *name)
@@ -35,14 +40,35 @@ static void perform(int fd, unsigned long command, struct request *r, const char
     }
 }
 
+/* One line of a table: START SECTORS TARGET [ARGUMENTS]. */
+static void add_target(struct request *r, const char *line)
+{
+    struct dm_target_spec *spec = &r->targets[r->header.target_count].spec;
+    unsigned long long start, length;
+    int used = 0;
+
+    if (r->header.target_count == TARGETS_MAX) {
+        die("dm: more than %d targets", TARGETS_MAX);
+    }
+    if (sscanf(line, "%llu %llu %15s %n", &start, &length, spec->target_type, &used) != 3 ||
+        !used) {
+        die("dm: '%s' is no target: START SECTORS TARGET [ARGUMENTS]", line);
+    }
+    spec->sector_start = start;
+    spec->length = length;
+    spec->next = sizeof r->targets[0];
+    snprintf(r->targets[r->header.target_count].parameters, sizeof r->targets[0].parameters, "%s",
+             line + used);
+    r->header.target_count++;
+}
+
 int command_dm(int argc, char **argv)
 {
-    unsigned long long start, length;
     struct request request;
-    int fd, used = 0;
+    int fd;
 
-    if (argc != 4) {
-        die("dm wants create|load NAME TABLE");
+    if (argc < 4) {
+        die("dm wants create|load NAME TARGET…");
     }
     fd = open("/dev/mapper/control", O_RDWR | O_CLOEXEC);
     if (fd < 0) {
@@ -53,14 +79,9 @@ int command_dm(int argc, char **argv)
         perform(fd, DM_DEV_CREATE, &request, "create");
     }
     prepare(&request, argv[2]);
-    if (sscanf(argv[3], "%llu %llu %15s %n", &start, &length, request.target.target_type,
-               &used) != 3 || !used) {
-        die("dm: '%s' is no table: START SECTORS TARGET [ARGUMENTS]", argv[3]);
+    for (int i = 3; i < argc; i++) {
+        add_target(&request, argv[i]);
     }
-    request.target.sector_start = start;
-    request.target.length = length;
-    request.header.target_count = 1;
-    snprintf(request.parameters, sizeof request.parameters, "%s", argv[3] + used);
     perform(fd, DM_TABLE_LOAD, &request, "load the table");
     prepare(&request, argv[2]);
     perform(fd, DM_DEV_SUSPEND, &request, "resume"); /* without the suspend flag: resumes */

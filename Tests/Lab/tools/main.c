@@ -21,7 +21,7 @@ static const struct {
     {"rss", command_rss, "PID [START LENGTH]…: resident bytes of a process, of each range"},
     {"sample", command_sample,
      "CSV SOCKET PID GUEST_LOG PHASE_FILE START LENGTH…: a time line, until the process ends"},
-    {"dm", command_dm, "create|load NAME TABLE: a device-mapper device of one target"},
+    {"dm", command_dm, "create|load NAME TARGET…: a device-mapper device"},
     {"size", command_size, "512M: the same in bytes"},
 };
 
