@@ -35,11 +35,13 @@ struct ForcedEvictionTests {
             live.pager.endDiscard(region, pages: page..<page + 1)
         }
         let deadline = monotonicNow() + 300_000_000_000
-        while live.pager.counters.evictions.value < evictions, monotonicNow() < deadline {
+        let counters = live.pager.counters
+        while counters.evictions.value < evictions || counters.discardedPages.value == 0,
+            monotonicNow() < deadline
+        {
             Kernel.sleep(nanoseconds: 50_000_000)
         }
         writers.stop()
-        let counters = live.pager.counters
         print(
             "forced eviction: seed \(seed), \(counters.evictions.value) evictions, "
                 + "\(counters.faults.value) faults, \(counters.rescues.value) rescues, "
