@@ -4,8 +4,7 @@
 # shellcheck shell=dash
 #lab: LAB_TIMEOUT=400 LAB_DISK=512M
 : "${GUEST_MEMORY=192M}"
-: "${STORE_OPTIONS=tracker=rwp,store=file,path=/dev/dm-0,size=128M,limit=0,idle-age=0}"
-: "${PAGER=$STORE_OPTIONS}"
+: "${PAGER=tracker=rwp,store=file,path=/dev/dm-0,size=128M,limit=0,idle-age=0}"
 # shellcheck source=Tests/Lab/lib.sh
 . /lab/lib.sh
 
@@ -19,9 +18,19 @@ make_disk() {
     wait_until 10 "the disk appears" test -b /dev/dm-0
 }
 break_reads() { lab dm load store "0 $sectors flakey /dev/loop0 0 0 1 1 error_reads"; }
+# One MiB in the middle of what is stored. Were all of it bad, the code that the guest handles
+# a machine check with would be, too.
+break_a_piece() {
+    local at after
+    at=$(($(pager_stat file-cost) / 2 >> 20 << 11))
+    after=$((at + (1 << 11)))
+    lab dm load store "0 $at linear /dev/loop0 0" \
+        "$at $((1 << 11)) flakey /dev/loop0 $at 0 1 1 error_reads" \
+        "$after $((sectors - after)) linear /dev/loop0 $after"
+}
 repair() { lab dm load store "0 $sectors linear /dev/loop0 0"; }
 
-mostly_out() { [ "$(pager_stat evicted-bytes)" -gt $((filled / 2)) ]; }
+mostly_out() { [ "$(pager_stat file-bytes)" -gt $((filled * 3 / 4)) ]; }
 stopped() { [ "$(run_state)" = io-error ]; }
 nothing_waits() { [ "$(pager_stat waiting-pages)" = 0 ]; }
 
@@ -30,7 +39,7 @@ start_and_evict() {
     guest_ask 'fill 40' '^filled ' 90
     filled=$(guest_field filled)
     pager_set idle-age 2
-    wait_until 90 "half of the memory is evicted" mostly_out
+    wait_until 90 "three quarters of the memory are evicted" mostly_out
     pager_set idle-age 3600
 }
 
@@ -56,14 +65,15 @@ guest_quit
 
 note "the same with a machine check"
 PAGER=$PAGER,read-error=machine-check
+GUEST_CPU=qemu64,+succor,+overflow-recov # without these an AMD guest's kernel panics at once
 start_and_evict
-break_reads
+break_a_piece
 guest_send verify
-GUEST_FATAL='' # what the guest's kernel makes of it is the guest's affair
-# The emulated host does not get the exception as far as the guest's handler, so QEMU's
-# word that it injected one is the last thing that can be seen.
-machine_check_injected() { grep -q 'Guest MCE Memory Error .* injected' "$qemu_log"; }
-wait_until 60 "QEMU injects a machine check" machine_check_injected
+# The guest's kernel speaks, not the payload: once the emulator has delivered a machine check,
+# the guest gets no more interrupts from its serial line.
+guest_wait 'Memory failure: .* Sending SIGBUS to init' 90
+note "$guest_line"
+guest_wait 'Memory failure: .* Recovered' 30
 event_wait MEMORY_PAGER_ERROR 30
 expect_eq "failed operation, and what was done" "$(event_fields operation action)" "read machine-check"
 expect_ge "poisoned pages" "$(pager_stat poisoned-pages)" 1
