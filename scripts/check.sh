@@ -74,6 +74,7 @@ step qemu scripts/build-qemu.sh --tests
 step refusals Tests/QEMU/refusals
 step qemu-own-tests scripts/check-qemu.sh
 step lab-boot Tests/Lab/run boot # and build what the others share
+step lab-selftest Tests/Lab/selftest
 [ "$failed" = 0 ] || finish
 mapfile -t scenarios < <(Tests/Lab/run --list | awk '$1 != "boot" {print $1}')
 lab "${scenarios[@]}"

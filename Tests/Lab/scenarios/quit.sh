@@ -3,7 +3,7 @@
 # shellcheck shell=dash
 #lab: LAB_TIMEOUT=240
 : "${GUEST_MEMORY=256M}"
-: "${PAGER=tracker=rwp,store=compressed,limit=0,idle-age=1}"
+: "${PAGER=tracker=rwp,store=compressed,limit=0,idle-age=0}"
 # shellcheck source=Tests/Lab/lib.sh
 . /lab/lib.sh
 
@@ -14,6 +14,7 @@ start_and_evict() {
     guest_start
     guest_ask 'fill 50' '^filled ' 90
     qmp '{"execute":"stop"}' >/dev/null
+    pager_set idle-age 1
     wait_until 90 "everything is evicted" everything_out
     note "resident: $(guest_ram_rss), evicted: $(pager_stat evicted-bytes)"
 }
