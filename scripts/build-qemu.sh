@@ -105,39 +105,8 @@ xz xz-utils
 NEEDS
 }
 
-# The archive that this machine itself uses, by apt's own word.
-archive() {
-    # Single quotes: these are apt's field names, not the shell's.
-    # shellcheck disable=SC2016
-    apt-get indextargets --format '$(REPO_URI) $(COMPONENT) $(RELEASE) $(ORIGIN)' |
-        awk '$2 == "main" && $3 !~ /security/ && ($4 == "" || $4 == "Debian") { print $1; exit }'
-}
-
-# A private apt tree, so that the suite never reaches the system's package lists.
-prepare_apt() {
-    local mirror
-    mirror=$(archive)
-    [[ -n $mirror ]] || die "apt knows no Debian archive" "add Debian's main archive to apt's sources"
-    mkdir -p "$cache"/apt/{lists/partial,cache/archives/partial,none}
-    : >"$cache/apt/status"
-    printf 'deb %s %s main\ndeb-src %s %s main\n' "$mirror" $suite "$mirror" $suite \
-        >"$cache/apt/sources.list"
-    cat >"$cache/apt/apt.conf" <<CONF
-Dir::Etc::sourcelist "$cache/apt/sources.list";
-Dir::Etc::sourceparts "$cache/apt/none";
-Dir::State "$cache/apt";
-Dir::State::lists "$cache/apt/lists";
-Dir::State::status "$cache/apt/status";
-Dir::Cache "$cache/apt/cache";
-APT::Architecture "amd64";
-APT::Sandbox::User "root";
-Acquire::Languages "none";
-Acquire::Retries "3";
-// A mirror's copy may be older than its Release file allows; signatures are still checked.
-Acquire::Check-Valid-Until "false";
-CONF
-    export APT_CONFIG=$cache/apt/apt.conf
-}
+# shellcheck source=scripts/apt-tree.sh
+. "$root/scripts/apt-tree.sh"
 
 # Downloads into the cache. The manifest comes last: it says the set is complete.
 download() {
@@ -147,7 +116,7 @@ apt-get apt
 dpkg-deb dpkg
 NEEDS
     say "asking Debian $suite for QEMU"
-    prepare_apt
+    prepare_apt deb deb-src
     logged apt-get -q update || die "apt could not read Debian $suite" "check the network, then run this again"
     version=$(apt-cache showsrc --only-source qemu 2>>"$log" | sed -n 's/^Version: //p' | sort -V | tail -n1)
     [[ $version == *:$series.* ]] ||

@@ -68,7 +68,7 @@ int clinux_thread_pin(uint64_t thread, int cpu)
     cpu_set_t set;
     CPU_ZERO(&set);
     CPU_SET(cpu, &set);
-    return -pthread_setaffinity_np(thread == 0 ? pthread_self() : (pthread_t)thread, sizeof set, &set);
+    return -pthread_setaffinity_np((pthread_t)thread, sizeof set, &set);
 }
 
 struct clinux_mutex {

@@ -30,11 +30,8 @@ public final class Thread: Sendable {
     /// Waits for the body to return.
     public func join() { clinux_thread_join(handle) }
 
-    /// Keeps the thread on one CPU, for measurements.
+    /// Keeps the thread on one CPU: the simulation, where only one thread runs at a time, is quicker so.
     public func pin(toCPU cpu: Int) { _ = clinux_thread_pin(handle, Int32(cpu)) }
-
-    /// Keeps the calling thread on one CPU, for measurements.
-    public static func pinCurrent(toCPU cpu: Int) { _ = clinux_thread_pin(0, Int32(cpu)) }
 }
 
 /// Wakes a sleeping thread early (eventfd). Any thread may signal; one waits.
