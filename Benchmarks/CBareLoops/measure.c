@@ -41,6 +41,7 @@ struct share {
     const void *base;
     const uint32_t *order;
     int count;
+    int cpu;
     pthread_barrier_t *barrier;
     uint64_t sum;
     uint64_t start;
@@ -50,6 +51,7 @@ struct share {
 static void *touch_share(void *argument)
 {
     struct share *share = argument;
+    bench_pin(share->cpu);
     pthread_barrier_wait(share->barrier);
     share->start = clinux_now();
     for (int i = 0; i < share->count; i++) {
@@ -59,7 +61,7 @@ static void *touch_share(void *argument)
     return NULL;
 }
 
-uint64_t bench_touch_threads(const void *base, const uint32_t *order, int count, int threads,
+uint64_t bench_touch_threads(const void *base, const uint32_t *order, int count, int threads, int cpus,
                              uint64_t *elapsed)
 {
     pthread_t started[THREADS_MAX];
@@ -68,8 +70,13 @@ uint64_t bench_touch_threads(const void *base, const uint32_t *order, int count,
     pthread_barrier_init(&barrier, NULL, (unsigned)threads);
     int part = count / threads;
     for (int i = 0; i < threads; i++) {
-        shares[i] = (struct share){base, order + i * part, i + 1 == threads ? count - i * part : part,
-                                   &barrier, 0, 0, 0};
+        shares[i] = (struct share){
+            .base = base,
+            .order = order + i * part,
+            .count = i + 1 == threads ? count - i * part : part,
+            .cpu = cpus > 0 ? cpus - 1 - i % cpus : -1,
+            .barrier = &barrier,
+        };
         if (pthread_create(&started[i], NULL, touch_share, &shares[i]) != 0) {
             abort();
         }
@@ -124,6 +131,11 @@ static void pin(pid_t thread, int cpu)
         memset(&set, 0xff, sizeof set);
     }
     sched_setaffinity(thread, sizeof set, &set);
+}
+
+int bench_cpu_count(void)
+{
+    return (int)sysconf(_SC_NPROCESSORS_ONLN);
 }
 
 void bench_pin(int cpu)

@@ -20,15 +20,19 @@ struct Costs {
                 + rig.live.pager.store.metadataBytes
             return Double(bytes) / Double(guest.pageCount)
         }
-        // Two passes began and ended with the whole guest resident.
-        let counters = rig.live.pager.counters
-        let passes = counters.passes.value
-        while counters.passes.value < passes + 2 {
-            rig.live.settingsChanged()
-            Kernel.sleep(nanoseconds: 1_000_000)
+        /// Two passes that began after the call, and what the last tidied up.
+        func waitForPasses() {
+            let counters = rig.live.pager.counters
+            let passes = counters.passes.value
+            while counters.passes.value < passes + 3 {
+                rig.live.settingsChanged()
+                Kernel.sleep(nanoseconds: 1_000_000)
+            }
         }
+        waitForPasses()
         let resident = bytesPerPage()
         rig.evict(0..<guest.pageCount)
+        waitForPasses()
         let evicted = bytesPerPage()
         return [
             Result(

@@ -1,7 +1,40 @@
 import CBareLoops
 import Kernel
 
-/// Faults per second from several threads at once, nothing pinned.
+/// Where the server and the faulting threads of a rate are. On one CPU beside one of
+/// them, or alone, a server serves half as fast again or half as slow: only loops placed
+/// alike can be compared.
+enum RatePlacement: String, CaseIterable {
+    /// Faulting threads on all CPUs, the server beside those on the last.
+    case shared = "shared-cpu"
+    /// The server alone on the last CPU.
+    case apart = "own-cpu"
+    /// Wherever the scheduler puts them, each time anew: the loops are then seldom placed alike.
+    case free
+
+    var faultingCPUs: Int32 {
+        switch self {
+        case .shared: bench_cpu_count()
+        case .apart: bench_cpu_count() - 1
+        case .free: 0
+        }
+    }
+
+    var servingCPU: Int32 { self == .free ? -1 : bench_cpu_count() - 1 }
+
+    /// Spinning would starve the faulting threads of the same CPU.
+    var waits: [Wait] { self == .shared ? [.poll, .block, .yield] : Wait.allCases }
+
+    var sentence: String {
+        switch self {
+        case .shared: "faulting threads on every CPU, the server beside those on the last"
+        case .apart: "the server alone on the last CPU"
+        case .free: "unpinned"
+        }
+    }
+}
+
+/// Faults per second from several threads at once.
 ///
 /// Two figures of each: the median round, and under `/calm` the round that only a tenth
 /// surpassed. A neighbour on the CPUs takes from a rate and never adds to it, so the
@@ -11,23 +44,24 @@ struct FaultRates {
 
     static let threadCounts = [1, 2, 4]
 
-    func run(threads: Int) throws -> [Result] {
+    func run(threads: Int, _ placement: RatePlacement) throws -> [Result] {
         let guest = try Guest(pageCount: bench.pageCount)
         let floorGuest = try Guest(pageCount: bench.pageCount)
         let compressed = CompressedPages(of: guest)
         let rig = try PagerRig(guest)
         defer { rig.close() }
+        rig.pinServer(toCPU: placement.servingCPU)
         rig.evict(0..<guest.pageCount)
         var ours: [Double] = []
         var bare: [Wait: [Double]] = [:]
         for part in 0..<bench.rounds {
-            ours.append(guest.touch(part: part, threads: threads))
+            ours.append(guest.touch(part: part, threads: threads, cpus: placement.faultingCPUs))
             rig.evict(guest.pages(ofPart: part))
-            for wait in Wait.allCases {
+            for wait in placement.waits {
                 bare[wait, default: []].append(
-                    try withBareServer(floorGuest, part: part, .lz4(compressed), wait, cpu: -1) {
-                        floorGuest.touch(part: part, threads: threads)
-                    })
+                    try withBareServer(
+                        floorGuest, part: part, .lz4(compressed), wait, cpu: placement.servingCPU
+                    ) { floorGuest.touch(part: part, threads: threads, cpus: placement.faultingCPUs) })
             }
         }
         if bench.isVerbose {
@@ -35,13 +69,13 @@ struct FaultRates {
             for (wait, rates) in bare { print("    \(wait.text) \(spread(rates))") }
         }
         let plural = threads == 1 ? "thread" : "threads"
-        let name = "faults-per-second/compressed-ram/\(threads)-\(plural)"
+        let name = "faults-per-second/compressed-ram/\(threads)-\(plural)/\(placement.rawValue)"
         return [("", "median round", median), ("/calm", "calm round", calm)].map { suffix, kind, of in
             let best = bare.max { of($0.value) < of($1.value) }!
             return Result(
                 name + suffix, of(ours), "/s", floor: of(best.value),
                 "\(kind); a bare loop (LZ4 decompression, UFFDIO_COPY; \(best.key.text), the best "
-                    + "there) serving as many threads, unpinned")
+                    + "there) serving as many threads, \(placement.sentence)")
         }
     }
 
@@ -65,7 +99,7 @@ struct FaultRates {
                 let stayed = guest.mapping.residentBytes / pageSize - (guest.pageCount - pages.count)
                 // Some are held back by another CPU's batches; many would flatter.
                 guard stayed * 20 < pages.count else { continue }
-                rates.append(guest.touch(part: part, threads: threads))
+                rates.append(guest.touch(part: part, threads: threads, cpus: 0))
             }
             guard !rates.isEmpty else {
                 print("zram: not measured, the kernel kept the pages in RAM")
@@ -95,12 +129,12 @@ struct FaultRates {
         var ours: [Double] = []
         var bare: [Wait: [Double]] = [:]
         for part in 0..<bench.fileRounds {
-            ours.append(guest.touch(part: part, threads: 1))
+            ours.append(guest.touch(part: part, threads: 1, cpus: 0))
             rig.evict(guest.pages(ofPart: part))
             for wait in [Wait.poll, .yield] {
                 bare[wait, default: []].append(
                     try withBareServer(floorGuest, part: part, .file(descriptor), wait, cpu: -1) {
-                        floorGuest.touch(part: part, threads: 1)
+                        floorGuest.touch(part: part, threads: 1, cpus: 0)
                     })
             }
         }

@@ -55,12 +55,13 @@ final class Guest {
         }
     }
 
-    /// Reads a part from several threads; pages per second.
-    func touch(part: Int, threads: Int) -> Double {
+    /// Reads a part from several threads, which take turns on the first `cpus` CPUs (0: run
+    /// anywhere); pages per second.
+    func touch(part: Int, threads: Int, cpus: Int32) -> Double {
         let order = order(ofPart: part)
         var elapsed: UInt64 = 0
         let sum = order.withUnsafeBufferPointer {
-            bench_touch_threads(base, $0.baseAddress!, Int32($0.count), Int32(threads), &elapsed)
+            bench_touch_threads(base, $0.baseAddress!, Int32($0.count), Int32(threads), cpus, &elapsed)
         }
         precondition(sum == Self.sum(order), "a page came back wrong")
         return Double(order.count) * 1e9 / Double(elapsed)

@@ -28,7 +28,11 @@ for placement in Placement.allCases {
     try measure("fault/\(placement.rawValue)") { try FaultTimes(bench: bench).run(placement) }
 }
 for threads in FaultRates.threadCounts {
-    try measure("faults-per-second/\(threads)") { try FaultRates(bench: bench).run(threads: threads) }
+    for placement in RatePlacement.allCases {
+        try measure("faults-per-second/\(threads)/\(placement.rawValue)") {
+            try FaultRates(bench: bench).run(threads: threads, placement)
+        }
+    }
 }
 try measure("faults-per-second/zram") { try FaultRates(bench: bench).runZram() }
 try measure("faults-per-second/file") { try FaultRates(bench: bench).runFile() }

@@ -1,6 +1,7 @@
 #include "clinux.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,19 +75,45 @@ int clinux_check_private_anonymous(uint64_t start, uint64_t length)
     return answer == 0 && covered < end ? -EINVAL : answer;
 }
 
-int64_t clinux_resident(void *address, uint64_t length)
+/* Other threads may be writing: a page that is no longer blank is seen or missed. */
+__attribute__((no_sanitize("thread"))) static bool is_blank(const char *page)
+{
+    const volatile uint64_t *words = (const volatile uint64_t *)page;
+    for (int i = 0; i < 4096 / 8; i++) {
+        if (words[i] != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Counts resident pages; with `trim`, those that hold zeros are given back instead. */
+static int64_t walk_resident(char *base, uint64_t length, bool trim)
 {
     unsigned char states[4096];
     int64_t pages = 0;
     for (uint64_t done = 0; done < length;) {
         uint64_t part = length - done < sizeof states * 4096 ? length - done : sizeof states * 4096;
-        if (mincore((char *)address + done, part, states) < 0) {
+        if (mincore(base + done, part, states) < 0) {
             return -errno;
         }
         for (uint64_t i = 0; i < part / 4096; i++) {
-            pages += states[i] & 1;
+            char *page = base + done + i * 4096;
+            if ((states[i] & 1) != 0 && !(trim && is_blank(page) && madvise(page, 4096, MADV_DONTNEED) == 0)) {
+                pages++;
+            }
         }
         done += part;
     }
     return pages * 4096;
+}
+
+int64_t clinux_resident(void *address, uint64_t length)
+{
+    return walk_resident(address, length, false);
+}
+
+int64_t clinux_trim_blank(void *address, uint64_t length)
+{
+    return walk_resident(address, length, true);
 }

@@ -32,6 +32,13 @@ import CLinux
         unsafe Int(max(0, clinux_resident(base, UInt64(length))))
     }
 
+    /// Gives pages that hold only zeros back to the host, which reads them as zeros
+    /// still. Returns the bytes that stay resident. A page written meanwhile may lose
+    /// what was written.
+    public func trimBlank() -> Int {
+        unsafe Int(max(0, clinux_trim_blank(base, UInt64(length))))
+    }
+
     deinit { _ = unsafe clinux_unmap(base, UInt64(length)) }
 }
 

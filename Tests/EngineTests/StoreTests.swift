@@ -106,6 +106,17 @@ struct CompressedPoolTests {
         #expect(pool.heldBytes == 4 * SizeClass.slabSize)
     }
 
+    @Test("needs no memory beside its slabs, but a bit for each slab it gave back")
+    func bookkeeping() throws {
+        let pool = try CompressedPool(capacity: 64 << 20)
+        let places = try (0..<5000).map { _ in try #require(pool.allocate(length: 2000)) }
+        #expect(pool.metadataBytes == 0)
+        for place in places { pool.free(place) }
+        pool.trim()
+        #expect(pool.metadataBytes == pageSize)
+        #expect(try #require(pool.allocate(length: 2000)) < places.max()!)
+    }
+
     @Test("uses freed memory again, for any size")
     func reuse() throws {
         let pool = try CompressedPool(capacity: 4 * SizeClass.slabSize)

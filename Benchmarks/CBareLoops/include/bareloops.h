@@ -49,14 +49,18 @@ void bare_server_stop(struct bare_server *server);
  * Returns the sum of the words. */
 uint64_t bench_touch(const void *base, const uint32_t *order, int count, uint32_t *nanoseconds);
 /* The same from several threads at once, each on its own share, untimed one by
- * one; `elapsed` gets the nanoseconds from the first read to the last. */
-uint64_t bench_touch_threads(const void *base, const uint32_t *order, int count, int threads,
+ * one; `elapsed` gets the nanoseconds from the first read to the last. Thread i
+ * stays on one of the first `cpus` CPUs, from the last one down, or runs anywhere
+ * when that is 0. */
+uint64_t bench_touch_threads(const void *base, const uint32_t *order, int count, int threads, int cpus,
                              uint64_t *elapsed);
 /* CPU time of the calling thread, nanoseconds. */
 uint64_t bench_cpu_time(void);
 /* Fills a page with contents of its own that LZ4 halves: runs of noise, and repeats
  * from earlier in the page. The first word tells the page. */
 void bench_fill(void *page, uint64_t number);
+/* CPUs that are online. */
+int bench_cpu_count(void);
 /* Keeps the calling thread on a CPU; below zero: lets it run anywhere. */
 void bench_pin(int cpu);
 /* The same for the thread of this process that has this name; 0 when there is one. */

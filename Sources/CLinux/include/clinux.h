@@ -79,6 +79,8 @@ int clinux_forbid_merging(void *address, uint64_t length);
 int clinux_check_private_anonymous(uint64_t start, uint64_t length);
 /* Bytes of the range that are resident, by mincore. */
 int64_t clinux_resident(void *address, uint64_t length);
+/* Gives back the pages that hold only zeros; bytes that stay resident. */
+int64_t clinux_trim_blank(void *address, uint64_t length);
 
 /* ---- thread.c ---- */
 

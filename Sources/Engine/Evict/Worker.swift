@@ -67,7 +67,7 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     private func measureMetadata() {
         var bytes = pager.store.metadataBytes
         pager.passLock.withLock { _ in
-            pager.regions.forEach { bytes += $0.table.residentBytes + $0.ages.residentBytes }
+            pager.regions.forEach { bytes += $0.table.residentBytes + $0.ages.trim() }
         }
         pager.counters.metadataBytes.store(bytes, ordering: .relaxed)
     }

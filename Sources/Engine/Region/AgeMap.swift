@@ -34,6 +34,16 @@ import Synchronization
         }
     }
 
+    /// Marks pages absent, without touching memory that says so already.
+    func forget(_ pages: Range<Int>) {
+        for page in pages where self[page] != Self.absent { self[page] = Self.absent }
+    }
+
+    /// Gives memory back that speaks of absent pages only; returns the bytes of host
+    /// memory that are left. A page that arrives meanwhile may lose its age, which it
+    /// gets again on the next pass. Worker thread only.
+    public func trim() -> Int { mapping.trimBlank() }
+
     /// Host memory behind it, in bytes.
     public var residentBytes: Int { mapping.residentBytes }
 }

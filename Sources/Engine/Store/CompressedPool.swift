@@ -7,7 +7,6 @@ import Synchronization
 /// object: that may be the fault server, which makes no system call it can avoid.
 public final class CompressedPool: Sendable {
     private let arena: Mapping
-    private let slabTable: Mapping
     private let state: Lock<State>
     /// Slabs whose memory is held, empty ones included; read without the lock.
     private let heldSlabs = Atomic<Int>(0)
@@ -18,6 +17,8 @@ public final class CompressedPool: Sendable {
     private static let spareSlabs = 4
     private static let none: UInt32 = .max
 
+    /// A slab's bookkeeping, in its own last bytes: it counts as pool memory, comes
+    /// with the slab and goes with it.
     private struct Slab {
         var sizeClass: UInt8 = 0
         var used: UInt16 = 0
@@ -30,26 +31,31 @@ public final class CompressedPool: Sendable {
     }
 
     /// Lists run through `Slab.next`, so that no operation allocates memory.
-    @safe private struct State: ~Copyable {
-        let slabs: UnsafeMutablePointer<Slab>
+    private struct State: ~Copyable {
+        /// Slabs ever used: those above were never touched.
         var slabCount = 0
         /// Per class, the slabs with room.
         var partial = [UInt32](repeating: CompressedPool.none, count: SizeClass.count)
         /// Empty slabs whose memory is still held.
         var firstEmpty = CompressedPool.none
         var emptyCount = 0
-        /// Empty slabs whose memory was given back.
-        var firstReleased = CompressedPool.none
+        /// Slabs whose memory was given back, their bookkeeping with it.
+        var released: ReleasedSlabs
     }
 
     /// A pool of at most `capacity` bytes of host memory. Reserves address space only.
     public init(capacity: Int) throws(Errno) {
         arena = try Mapping(
             length: roundUp(capacity, to: SizeClass.slabSize), alignment: hugePageSize)
-        let table = roundUp(
-            arena.length / SizeClass.slabSize * MemoryLayout<Slab>.stride, to: pageSize)
-        slabTable = try Mapping(length: table)
-        state = unsafe Lock(State(slabs: slabTable.base.assumingMemoryBound(to: Slab.self)))
+        precondition(MemoryLayout<Slab>.size <= SizeClass.slabTail)
+        let slabs = arena.length / SizeClass.slabSize
+        state = Lock(State(released: try ReleasedSlabs(capacity: slabs)))
+    }
+
+    /// Under the lock; the slab's memory must be held.
+    private func slab(_ index: UInt32) -> UnsafeMutablePointer<Slab> {
+        let end = (Int(index) + 1) * SizeClass.slabSize
+        return unsafe (arena.base + end - SizeClass.slabTail).assumingMemoryBound(to: Slab.self)
     }
 
     /// Bits of a place that hold the object's length; the rest counts steps in the arena.
@@ -90,7 +96,7 @@ public final class CompressedPool: Sendable {
         let slab = UInt32(offset / SizeClass.slabSize)
         state.withLock { state in
             payload.subtract(Int(place & (1 << Self.lengthBits - 1)), ordering: .relaxed)
-            let sizeClass = unsafe Int(state.slabs[Int(slab)].sizeClass)
+            let sizeClass = unsafe Int(self.slab(slab).pointee.sizeClass)
             let object = UInt16(offset % SizeClass.slabSize / SizeClass.size(of: sizeClass))
             returnObject(object, slab, sizeClass, &state)
         }
@@ -106,10 +112,7 @@ public final class CompressedPool: Sendable {
             // Nobody else knows the slab while it is on no list.
             arena.release(
                 offset: Int(slab) * SizeClass.slabSize, length: SizeClass.slabSize)
-            state.withLock { state in
-                unsafe state.slabs[Int(slab)].next = state.firstReleased
-                state.firstReleased = slab
-            }
+            state.withLock { state in state.released.insert(slab) }
             heldSlabs.subtract(1, ordering: .relaxed)
         }
     }
@@ -118,18 +121,15 @@ public final class CompressedPool: Sendable {
     public var heldBytes: Int { heldSlabs.value * SizeClass.slabSize }
     /// Compressed data held, in bytes.
     public var payloadBytes: Int { payload.value }
-    /// Memory of the bookkeeping, in bytes.
-    public var metadataBytes: Int {
-        state.withLock { $0.slabCount } * MemoryLayout<Slab>.stride
-    }
+    /// Memory of the bookkeeping beside the slabs, in bytes.
+    public var metadataBytes: Int { state.withLock { $0.released.residentBytes } }
 
     private func addSlab(_ sizeClass: Int, _ state: inout State) -> Bool {
         let slab: UInt32
         if let reused = popEmpty(&state) {
             slab = reused
-        } else if state.firstReleased != Self.none {
-            slab = state.firstReleased
-            state.firstReleased = unsafe state.slabs[Int(slab)].next
+        } else if let released = state.released.takeLowest() {
+            slab = released
             heldSlabs.add(1, ordering: .relaxed)
         } else {
             guard (state.slabCount + 1) * SizeClass.slabSize <= arena.length else { return false }
@@ -137,7 +137,7 @@ public final class CompressedPool: Sendable {
             state.slabCount += 1
             heldSlabs.add(1, ordering: .relaxed)
         }
-        unsafe state.slabs[Int(slab)] = Slab(sizeClass: UInt8(sizeClass))
+        unsafe self.slab(slab).initialize(to: Slab(sizeClass: UInt8(sizeClass)))
         link(slab, sizeClass, &state)
         return true
     }
@@ -145,41 +145,43 @@ public final class CompressedPool: Sendable {
     private func popEmpty(_ state: inout State) -> UInt32? {
         guard state.firstEmpty != Self.none else { return nil }
         let slab = state.firstEmpty
-        state.firstEmpty = unsafe state.slabs[Int(slab)].next
+        state.firstEmpty = unsafe self.slab(slab).pointee.next
         state.emptyCount -= 1
         return slab
     }
 
-    private func takeObject(_ slab: UInt32, _ sizeClass: Int, _ state: inout State) -> UInt16 {
+    private func takeObject(_ index: UInt32, _ sizeClass: Int, _ state: inout State) -> UInt16 {
+        let slab = unsafe slab(index)
         let object: UInt16
-        if unsafe state.slabs[Int(slab)].firstFree != .max {
-            object = unsafe state.slabs[Int(slab)].firstFree
-            unsafe state.slabs[Int(slab)].firstFree = freeLink(object, slab, sizeClass).pointee
+        if unsafe slab.pointee.firstFree != .max {
+            object = unsafe slab.pointee.firstFree
+            unsafe slab.pointee.firstFree = freeLink(object, index, sizeClass).pointee
         } else {
-            object = unsafe state.slabs[Int(slab)].high
-            unsafe state.slabs[Int(slab)].high += 1
+            object = unsafe slab.pointee.high
+            unsafe slab.pointee.high += 1
         }
-        unsafe state.slabs[Int(slab)].used += 1
-        if unsafe Int(state.slabs[Int(slab)].used) == SizeClass.objectsPerSlab(sizeClass) {
-            unlink(slab, sizeClass, &state)
+        unsafe slab.pointee.used += 1
+        if unsafe Int(slab.pointee.used) == SizeClass.objectsPerSlab(sizeClass) {
+            unlink(index, sizeClass, &state)
         }
         return object
     }
 
     private func returnObject(
-        _ object: UInt16, _ slab: UInt32, _ sizeClass: Int, _ state: inout State
+        _ object: UInt16, _ index: UInt32, _ sizeClass: Int, _ state: inout State
     ) {
-        unsafe freeLink(object, slab, sizeClass).pointee = state.slabs[Int(slab)].firstFree
-        unsafe state.slabs[Int(slab)].firstFree = object
-        let wasFull = unsafe Int(state.slabs[Int(slab)].used) == SizeClass.objectsPerSlab(sizeClass)
-        unsafe state.slabs[Int(slab)].used -= 1
-        if unsafe state.slabs[Int(slab)].used == 0 {
-            if !wasFull { unlink(slab, sizeClass, &state) }
-            unsafe state.slabs[Int(slab)].next = state.firstEmpty
-            state.firstEmpty = slab
+        let slab = unsafe slab(index)
+        unsafe freeLink(object, index, sizeClass).pointee = slab.pointee.firstFree
+        unsafe slab.pointee.firstFree = object
+        let wasFull = unsafe Int(slab.pointee.used) == SizeClass.objectsPerSlab(sizeClass)
+        unsafe slab.pointee.used -= 1
+        if unsafe slab.pointee.used == 0 {
+            if !wasFull { unlink(index, sizeClass, &state) }
+            unsafe slab.pointee.next = state.firstEmpty
+            state.firstEmpty = index
             state.emptyCount += 1
         } else if wasFull {
-            link(slab, sizeClass, &state)
+            link(index, sizeClass, &state)
         }
     }
 
@@ -191,22 +193,22 @@ public final class CompressedPool: Sendable {
         return unsafe (arena.base + offset).assumingMemoryBound(to: UInt16.self)
     }
 
-    private func link(_ slab: UInt32, _ sizeClass: Int, _ state: inout State) {
+    private func link(_ index: UInt32, _ sizeClass: Int, _ state: inout State) {
         let head = state.partial[sizeClass]
-        unsafe state.slabs[Int(slab)].next = head
-        unsafe state.slabs[Int(slab)].previous = Self.none
-        if head != Self.none { unsafe state.slabs[Int(head)].previous = slab }
-        state.partial[sizeClass] = slab
+        unsafe slab(index).pointee.next = head
+        unsafe slab(index).pointee.previous = Self.none
+        if head != Self.none { unsafe slab(head).pointee.previous = index }
+        state.partial[sizeClass] = index
     }
 
-    private func unlink(_ slab: UInt32, _ sizeClass: Int, _ state: inout State) {
-        let next = unsafe state.slabs[Int(slab)].next
-        let previous = unsafe state.slabs[Int(slab)].previous
-        if next != Self.none { unsafe state.slabs[Int(next)].previous = previous }
+    private func unlink(_ index: UInt32, _ sizeClass: Int, _ state: inout State) {
+        let next = unsafe slab(index).pointee.next
+        let previous = unsafe slab(index).pointee.previous
+        if next != Self.none { unsafe slab(next).pointee.previous = previous }
         if previous == Self.none {
             state.partial[sizeClass] = next
         } else {
-            unsafe state.slabs[Int(previous)].next = next
+            unsafe slab(previous).pointee.next = next
         }
     }
 }

@@ -22,6 +22,12 @@ public enum SizeClass {
     @inline(__always)
     public static func size(of sizeClass: Int) -> Int { (sizeClass + 1) * step }
 
+    /// Last bytes of a slab, kept for its bookkeeping; few sizes fill a slab so well
+    /// that it costs them an object.
+    public static let slabTail = 16
+
     @inline(__always)
-    public static func objectsPerSlab(_ sizeClass: Int) -> Int { slabSize / size(of: sizeClass) }
+    public static func objectsPerSlab(_ sizeClass: Int) -> Int {
+        (slabSize - slabTail) / size(of: sizeClass)
+    }
 }

@@ -70,7 +70,7 @@ import Kernel
             for index in 0..<count {
                 let run = unsafe runs[index]
                 let pages = region.page(at: run.start)..<region.page(at: run.end - 1) + 1
-                forget(region, next..<pages.lowerBound)
+                region.ages.forget(next..<pages.lowerBound)
                 note(region, pages, touched: run.touched)
                 next = pages.upperBound
                 if run.touched, run.isHuge { splitSome(region, run.start..<run.end) }
@@ -78,7 +78,7 @@ import Kernel
             }
             address = walkedTo
         }
-        forget(region, next..<region.pageCount)
+        region.ages.forget(next..<region.pageCount)
         if let toArm { arm(toArm) }
         if idlePasses > 0 { mendDense(region) }
     }
@@ -112,11 +112,6 @@ import Kernel
                 region.looks.becameWhole(index)
             }
         }
-    }
-
-    /// Pages that are not present have no age.
-    private func forget(_ region: Region, _ pages: Range<Int>) {
-        for page in pages { region.ages[page] = AgeMap.absent }
     }
 
     private func note(_ region: Region, _ pages: Range<Int>, touched: Bool) {
