@@ -75,6 +75,17 @@ int clinux_check_private_anonymous(uint64_t start, uint64_t length)
     return answer == 0 && covered < end ? -EINVAL : answer;
 }
 
+int clinux_populate(void *address, uint64_t length)
+{
+    enum { POPULATE_READ = 22 }; /* MADV_POPULATE_READ, Linux 5.14 */
+    while (madvise(address, length, POPULATE_READ) < 0) {
+        if (errno != EINTR && errno != EAGAIN) {
+            return -errno;
+        }
+    }
+    return 0;
+}
+
 /* Other threads may be writing: a page that is no longer blank is seen or missed. */
 __attribute__((no_sanitize("thread"))) static bool is_blank(const char *page)
 {

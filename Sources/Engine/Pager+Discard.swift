@@ -22,8 +22,8 @@ extension Pager {
                 precondition(entry.state == .discarding, "a discard ended that never began")
                 let changed = transition(region, page, from: entry, to: entry.becoming(.resident, payload: 0))
                 precondition(changed, "only its own end leaves the discarding state")
-                region.ages[page] = AgeMap.absent
             }
+            region.ages.forget(part)
             // An access in between was left waiting; now it finds a hole.
             kernel.wake(
                 start: region.address(of: part.lowerBound), length: UInt64(part.count * pageSize))

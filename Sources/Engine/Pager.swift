@@ -19,6 +19,8 @@ public final class Pager<Port: KernelPort>: Sendable {
     /// Guest memory is registered with RWP.
     public let tracking: Bool
     public let readErrorAction: ReadErrorAction
+    /// vCPUs of the guest, whose time the stall budget is a share of.
+    let vcpuCount: Int
     public let regions = RegionList()
     public let counters = Counters()
     public let faultTimes = FaultTimes()
@@ -31,12 +33,15 @@ public final class Pager<Port: KernelPort>: Sendable {
     let limitPassed = Atomic<Bool>(false)
     /// Wakes the worker before its time.
     let wakeWorker: @Sendable () -> Void
+    /// What a page touched now is stamped with.
+    let currentStamp = Atomic<UInt8>(AgeMap.stamps.lowerBound)
     /// Even while the fault server is between two batches of messages.
     let serverEpoch = Atomic<UInt64>(0)
 
     public init(
         port: Port, store: Store<Port>, settings: Settings, host: Host,
-        tracking: Bool, readErrorAction: ReadErrorAction, wakeWorker: @escaping @Sendable () -> Void
+        tracking: Bool, readErrorAction: ReadErrorAction, vcpuCount: Int = 1,
+        wakeWorker: @escaping @Sendable () -> Void
     ) throws(Errno) {
         kernel = port
         staging = try Staging()
@@ -51,6 +56,7 @@ public final class Pager<Port: KernelPort>: Sendable {
         self.host = host
         self.tracking = tracking
         self.readErrorAction = readErrorAction
+        self.vcpuCount = vcpuCount
     }
 
     /// Host memory that the guest's RAM costs now, in bytes.
@@ -61,10 +67,11 @@ public final class Pager<Port: KernelPort>: Sendable {
     /// A page came into guest memory: it counts, and it is as hot as can be.
     @inline(__always)
     func arrived(_ region: Region, _ page: Int) {
-        region.ages[page] = AgeMap.touched
+        region.ages[page] = currentStamp.load(ordering: .relaxed)
+        region.visits.wake(region.hugePage(of: page))
         counters.residentPages.add(1, ordering: .relaxed)
         let limit = settings.limit
-        guard limit != 0, cost > Int(limit) else { return }
+        guard limit != 0, settings.mode == .active, cost > Int(limit) else { return }
         if !limitPassed.exchange(true, ordering: .relaxed) { wakeWorker() }
     }
 

@@ -1,15 +1,31 @@
 import Synchronization
 
+/// What the pager does at all.
+public enum Mode: UInt8, Sendable, CaseIterable {
+    /// Looks and evicts.
+    case active = 0
+    /// Looks, and evicts nothing: what would be saved?
+    case observe = 1
+    /// Neither; what is out comes back when it is touched.
+    case off = 2
+    /// Brings everything back, then as `off`.
+    case drain = 3
+}
+
 /// What may be changed while the pager runs. Any thread reads; the control thread writes.
 public final class Settings: Sendable {
+    private let modeValue = Atomic<UInt8>(Mode.active.rawValue)
     private let limitBytes: Atomic<UInt64>
     private let idleAgeNanoseconds: Atomic<UInt64>
+    private let stallBudgetMillionths = Atomic<UInt64>(0)
 
     /// Below this, staging and a working pool would not fit. Bytes.
     public static let limitMin: UInt64 = 32 << 20
     /// Nanoseconds.
     public static let idleAgeMin: UInt64 = 1_000_000_000
     public static let idleAgeMax: UInt64 = 86_400_000_000_000
+    /// Millionths of vCPU time.
+    public static let stallBudgetMax: UInt64 = 500_000
 
     public struct OutOfRange: Error, Equatable {
         public let reason: String
@@ -28,10 +44,30 @@ public final class Settings: Sendable {
         idleAgeNanoseconds = Atomic(idleAge)
     }
 
+    public var mode: Mode {
+        guard let mode = Mode(rawValue: modeValue.load(ordering: .relaxed)) else {
+            preconditionFailure("only modes are stored")
+        }
+        return mode
+    }
+    public func setMode(_ mode: Mode) { modeValue.store(mode.rawValue, ordering: .relaxed) }
+
     /// Bytes; 0 for none.
     public var limit: UInt64 { limitBytes.value }
     /// Nanoseconds; 0 for never.
     public var idleAge: UInt64 { idleAgeNanoseconds.value }
+
+    /// Share of vCPU time that may be spent waiting for pages; 0 for no budget.
+    public var stallBudget: Double { Double(stallBudgetMillionths.value) / 1e6 }
+
+    public func setStallBudget(millionths: UInt64) throws(OutOfRange) {
+        guard millionths <= Self.stallBudgetMax else {
+            throw OutOfRange(
+                reason: "stall budget is \(millionths) millionths of vCPU time; it must be 0 (none) "
+                    + "to \(Self.stallBudgetMax) (50 %); 5000 (0.5 %) is a good start")
+        }
+        stallBudgetMillionths.store(millionths, ordering: .relaxed)
+    }
 
     public func setLimit(_ bytes: UInt64) throws(OutOfRange) {
         try Self.checkLimit(bytes)

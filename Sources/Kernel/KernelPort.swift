@@ -136,6 +136,10 @@ public protocol KernelPort: AnyObject, Sendable {
     /// Takes waiting fault messages without blocking. Fault thread only.
     func readFaults(into faults: UnsafeMutableBufferPointer<FaultMessage>) -> Int
 
+    /// Makes pages of the guest present by touching them, as it would itself
+    /// (MADV_POPULATE_READ): waits for the fault server. Never on the fault thread.
+    func populate(start: UInt64, length: UInt64) -> Errno?
+
     /// Gives memory of our own back to the host (MADV_DONTNEED).
     func release(start: UInt64, length: UInt64)
 

@@ -145,6 +145,10 @@ extension LinuxKernel: KernelPort {
         }
     }
 
+    public func populate(start: UInt64, length: UInt64) -> Errno? {
+        .from(unsafe clinux_populate(UnsafeMutableRawPointer(bitPattern: UInt(start)), length))
+    }
+
     public func release(start: UInt64, length: UInt64) {
         let answer = unsafe clinux_release(UnsafeMutableRawPointer(bitPattern: UInt(start)), length)
         precondition(answer == 0, "MADV_DONTNEED of our own mapping cannot fail")

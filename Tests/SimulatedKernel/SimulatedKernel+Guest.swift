@@ -39,6 +39,15 @@ extension SimulatedKernel {
         }
     }
 
+    public func populate(start: UInt64, length: UInt64) -> Errno? {
+        for address in stride(from: start, to: start + length, by: pageSize) {
+            guard let space = spaces.first(where: { $0.contains(address) }) else { return .noMemory }
+            let page = Int(address - space.start) / pageSize
+            if access(space, page, isWrite: false, {}) == .machineCheck { return .inputOutput }
+        }
+        return nil
+    }
+
     /// Fills pages of a guest that runs without a pager yet.
     public func populate(_ space: Space, _ page: Int, _ body: () -> Void) {
         space[page].state = .present

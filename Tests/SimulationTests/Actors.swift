@@ -21,7 +21,10 @@ extension World {
         for index in 0..<plan.discarders { spawn("balloon\(index)") { [self] in balloon() } }
         if plan.devices > 0 { spawn("device") { [self] in transferDirectly() } }
         if plan.hasHotplug { spawn("hotplug") { [self] in plugAndUnplug() } }
-        busyActors = plan.guests + plan.discarders + plan.devices + (plan.hasHotplug ? 1 : 0)
+        if plan.hasOperator { spawn("operator") { [self] in changeModes() } }
+        busyActors =
+            plan.guests + plan.discarders + plan.devices + (plan.hasHotplug ? 1 : 0)
+            + (plan.hasOperator ? 1 : 0)
         spawn("director") { [self] in direct() }
         scheduler.run()
         let counters = pager.counters
@@ -56,8 +59,8 @@ extension World {
         while !isEnding {
             // Woken for the limit, it evicts by the ages it has, or looks anew.
             let relieves = wasWoken && scheduler.random.next() % 2 == 0
-            let evicted = relieves ? worker.relieve() : worker.pass()
-            scheduler.trace.note("worker", relieves ? "relieve" : "pass", evicted)
+            let evicted = relieves ? worker.relieve() : worker.round()
+            scheduler.trace.note("worker", relieves ? "relieve" : "round", evicted)
             isWorkerResting = true
             if evicted == 0 { sleep(10_000_000) }
             // Settings that change wake it early.
@@ -130,6 +133,19 @@ extension World {
         busyActors -= 1
     }
 
+    /// Somebody who tries what there is.
+    private func changeModes() {
+        for _ in 0..<6 {
+            doze()
+            let mode = scheduler.random.pick(Mode.allCases)
+            settings.setMode(mode)
+            scheduler.trace.note("operator", "\(mode)")
+            isWorkerAwake = true
+        }
+        settings.setMode(.active)
+        busyActors -= 1
+    }
+
     /// A second block comes, is used and goes, several times.
     private func plugAndUnplug() {
         for _ in 0..<3 {
@@ -167,6 +183,14 @@ extension World {
         }
         settle()
         checkCounters()
+        if scheduler.random.chance(300) {
+            settings.setMode(.drain)
+            isWorkerAwake = true
+            scheduler.block { [self] in pager.counters.evictedPages == 0 }
+            settle()
+            checkCounters()
+            checkNothingStored()
+        }
         if scheduler.random.chance(500) {
             discard(block, 0..<plan.pageCount)
             settle()

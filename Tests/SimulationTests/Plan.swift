@@ -29,6 +29,8 @@ struct Plan {
     var devices: Int
     /// Attaches and detaches a second block meanwhile.
     var hasHotplug: Bool
+    /// Changes the mode meanwhile.
+    var hasOperator: Bool
     var operations: Int
     /// Shares of turns: an actor with a small one is interrupted for long.
     var weights: [Int]
@@ -57,6 +59,7 @@ struct Plan {
         isStorm = discarders > 0 && random.chance(300)
         devices = random.below(2)
         hasHotplug = random.chance(300)
+        hasOperator = random.chance(300)
         operations = 40 + random.below(160)
         var weights: [Int] = []
         for _ in 0..<16 { weights.append(random.pick([1, 4, 4, 16])) }

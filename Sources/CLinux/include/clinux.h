@@ -77,6 +77,8 @@ int clinux_collapse(void *address, uint64_t length);
 int clinux_forbid_merging(void *address, uint64_t length);
 /* 0 when every mapping in the range is private, anonymous and writable; else -EINVAL. */
 int clinux_check_private_anonymous(uint64_t start, uint64_t length);
+/* Makes pages present by touching them; waits for whoever serves their faults. */
+int clinux_populate(void *address, uint64_t length);
 /* Bytes of the range that are resident, by mincore. */
 int64_t clinux_resident(void *address, uint64_t length);
 /* Gives back the pages that hold only zeros; bytes that stay resident. */

@@ -121,7 +121,7 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
             let entry = region.table[page]
             guard pager.transition(region, page, from: entry, to: entry.becoming(.resident, payload: 0))
             else { continue }
-            region.ages[page] = AgeMap.touched
+            region.ages[page] = pager.currentStamp.load(ordering: .relaxed)
             if entry.state == .wanted {
                 pager.kernel.wake(start: region.address(of: page), length: UInt64(pageSize))
             }
@@ -145,7 +145,7 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
             case .refused(let refusal):
                 giveBack(region, page)
                 switch refusal {
-                case .incompressible: break
+                case .incompressible: keep(region, page)
                 case .full: failure = (.noSpace, page)
                 case .failed(let errno): failure = (errno, page)
                 }
@@ -193,7 +193,16 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         return false
     }
 
-    /// The store refused the page: back to the guest. The copy looks touched, so it
+    /// The page is not worth another try before its contents change: it is armed at
+    /// once, since a page put back by COPY looks touched, and marked until it is.
+    private func keep(_ region: Region, _ page: Int) {
+        guard region.table[page].state == .resident else { return }
+        let errno =
+            pager.tracking ? pager.kernel.arm(start: region.address(of: page), length: UInt64(pageSize)) : nil
+        if errno == nil { region.ages[page] = AgeMap.kept }
+    }
+
+    /// The store did not take the page: back to the guest. The copy looks touched, so it
     /// is not tried again before it has been idle once more.
     private func giveBack(_ region: Region, _ page: Int) {
         let entry = region.table[page]

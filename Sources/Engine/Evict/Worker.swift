@@ -10,7 +10,10 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     /// Where the last pass stopped choosing, so that a quota does not always fall on
     /// the same pages.
     private var cursor = 0
-    private var passTimes = PassTimes()
+    private var controller = StallController()
+    /// Time spent waiting for pages, and the time, when the controller last looked.
+    private var stallBefore: UInt64 = 0
+    private var roundBefore: UInt64 = 0
 
     public init(pager: Pager<Port>) {
         self.pager = pager
@@ -25,44 +28,71 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
             idleAge: pager.settings.idleAge, limited: pager.settings.limit != 0)
     }
 
+    /// What is due, by the mode in force. Returns the pages that left or came back.
+    public func round() -> Int {
+        switch pager.settings.mode {
+        case .active, .observe: return pass()
+        case .drain: return bringBack()
+        case .off: return 0
+        }
+    }
+
     /// One pass: looks at guest memory, then evicts. Returns the pages evicted.
     public func pass() -> Int {
         pager.limitPassed.store(false, ordering: .relaxed)
-        passTimes.note(pager.kernel.now())
-        pager.passLock.withLock { _ in tracker.pass(idlePasses: lookPasses) }
-        let evicted = evict(for: demand)
+        pager.passLock.withLock { _ in tracker.pass(lookAge: lookAge) }
+        let evicted = evict(for: demand(surplus: surplus()))
         pager.store.trim()
         measureMetadata()
         return evicted
     }
 
-    /// Between passes, when the limit was passed: evicts by the ages that the last pass
-    /// found. Looking again so soon would call cold whatever was not touched for a
-    /// moment, the guest's own kernel too. Returns the pages evicted.
+    /// Between passes, when the limit was passed: evicts by the ages that are known.
+    /// Returns the pages evicted.
     public func relieve() -> Int {
         pager.limitPassed.store(false, ordering: .relaxed)
         pager.passLock.withLock { _ in tracker.recount() }
-        let evicted = evict(for: demand)
+        let evicted = evict(for: demand(surplus: 0))
         pager.store.trim()
         return evicted
     }
 
+    /// Pages to evict because the guest would hardly notice.
+    private func surplus() -> Int {
+        let now = pager.kernel.now()
+        let stall = pager.faultTimes.total.value
+        defer { (stallBefore, roundBefore) = (stall, now) }
+        let budget = pager.settings.stallBudget
+        guard budget > 0, roundBefore > 0, now > roundBefore else { return 0 }
+        let reading = StallController.Reading(
+            stall: stall &- stallBefore, elapsed: now - roundBefore, vcpus: pager.vcpuCount,
+            residentPages: pager.counters.residentPages.value)
+        return controller.round(reading, budget: budget)
+    }
+
     private func evict(for demand: EvictionDemand) -> Int {
         let plan = EvictionPlan(for: demand)
-        guard !plan.evictsNothing, evictor.health.mayTry(at: pager.kernel.now()) else { return 0 }
+        guard pager.settings.mode == .active, !plan.evictsNothing,
+            evictor.health.mayTry(at: pager.kernel.now())
+        else { return 0 }
         return evict(plan)
     }
 
     /// How long a huge page stays warm before its pages are looked at one by one: as
     /// long as pages must be idle, or a little while when it is the limit that presses.
-    private var lookPasses: Int? {
+    private var lookAge: UInt64? {
         let idleAge = pager.settings.idleAge
-        if idleAge != 0 { return passTimes.passes(idleAge: idleAge) }
+        guard pager.settings.mode == .active else { return nil }
+        if idleAge != 0 { return idleAge }
+        if pager.settings.stallBudget > 0 { return Self.surplusAgeMin }
         let limit = Int(pager.settings.limit)
-        return limit != 0 && pager.cost > limit - limit / 8 ? Self.lookPassesUnderLimit : nil
+        return limit != 0 && pager.cost > limit - limit / 8 ? Self.lookAgeUnderLimit : nil
     }
 
-    private static var lookPassesUnderLimit: Int { 4 }
+    /// Nanoseconds.
+    private static var lookAgeUnderLimit: UInt64 { 2_000_000_000 }
+    /// What was in use this short ago is not cold, however idle the rest is. Nanoseconds.
+    private static var surplusAgeMin: UInt64 { 4_000_000_000 }
 
     private func measureMetadata() {
         var bytes = pager.store.metadataBytes
@@ -72,20 +102,26 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         pager.counters.metadataBytes.store(bytes, ordering: .relaxed)
     }
 
-    private var demand: EvictionDemand {
+    private func demand(surplus: Int) -> EvictionDemand {
         let limit = pager.settings.limit
         let idleAge = pager.settings.idleAge
+        let budget = pager.settings.stallBudget
+        let isStalled = budget > 0 && controller.isOver(budget: budget)
         let evicted = pager.counters.evictedPages
         let costPerPage = evicted > 0 ? pager.store.heldBytes / evicted : pageSize / 2
+        let history = tracker.history
+        let stamps = history.spans.map(\.stamp) + [history.current]
         return EvictionDemand(
-            pagesByAge: tracker.pagesByAge, cost: pager.cost,
-            limit: limit == 0 ? nil : Int(limit),
-            idlePasses: idleAge == 0 ? nil : passTimes.passes(idleAge: idleAge),
+            groups: stamps.map { .init(stamp: $0, pages: tracker.pagesByStamp[Int($0)]) },
+            idle: idleAge == 0 || isStalled
+                ? StampSet() : history.stamps(idleFor: idleAge, at: tracker.lookedAt),
+            cost: pager.cost, limit: limit == 0 ? nil : Int(limit), surplus: surplus,
+            surplusFrom: history.stamps(idleFor: Self.surplusAgeMin, at: tracker.lookedAt),
             bytesFreedPerPage: max(pageSize - costPerPage, pageSize / 16))
     }
 
     private func evict(_ plan: EvictionPlan) -> Int {
-        var quota = plan.quotaBelow
+        var quota = plan.quota
         var evicted = 0
         let hugePages = pager.passLock.withLock { _ in allHugePages() }
         guard !hugePages.isEmpty else { return 0 }
@@ -94,17 +130,51 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
             while pager.controlWaiting.value > 0 { pager.kernel.pause() }
             evicted += pager.passLock.withLock { _ in
                 guard let region = pager.regions[slot], index < region.hugePageCount else { return 0 }
-                choose(region, region.pages(ofHugePage: index), plan, &quota)
+                choose(region, index, plan, &quota)
                 return evictor.evict(region, candidates[...])
             }
-            if quota == 0 && plan.quotaBelow > 0 {
+            if quota == 0 && plan.quota > 0 {
                 cursor = (cursor + step + 1) % hugePages.count
-                // Everything of `ageMin` and older must still go.
+                // What leaves for its age must still go.
                 quota = -1
             }
-            guard evictor.health.mayTry(at: pager.kernel.now()) else { break }
+            let goesOn = pager.settings.mode == .active && evictor.health.mayTry(at: pager.kernel.now())
+            guard goesOn else { break }
         }
         return evicted
+    }
+
+    /// Brings back what is in the store, a huge page at a time. Returns the pages asked for.
+    private func bringBack() -> Int {
+        var wanted = 0
+        for (slot, index) in pager.passLock.withLock({ _ in allHugePages() }) {
+            guard pager.settings.mode == .drain else { break }
+            let runs = pager.passLock.withLock { _ in storedRuns(slot, index) }
+            // Without the lock: it may last for as long as the store cannot be read, and
+            // a detach must not wait for that. A block that is gone by then has nothing
+            // of ours to populate.
+            for run in runs {
+                _ = pager.kernel.populate(start: run.lowerBound, length: run.upperBound - run.lowerBound)
+                wanted += Int(run.upperBound - run.lowerBound) / pageSize
+            }
+        }
+        pager.store.trim()
+        measureMetadata()
+        return wanted
+    }
+
+    private func storedRuns(_ slot: Int, _ hugePage: Int) -> [Range<UInt64>] {
+        guard let region = pager.regions[slot], hugePage < region.hugePageCount else { return [] }
+        var runs: [Range<UInt64>] = []
+        for page in region.pages(ofHugePage: hugePage) where region.table[page].state == .stored {
+            let start = region.address(of: page)
+            if let last = runs.last, last.upperBound == start {
+                runs[runs.count - 1] = last.lowerBound..<start + UInt64(pageSize)
+            } else {
+                runs.append(start..<start + UInt64(pageSize))
+            }
+        }
+        return runs
     }
 
     private func allHugePages() -> [(slot: Int, index: Int)] {
@@ -116,16 +186,23 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         return all
     }
 
-    private func choose(_ region: Region, _ pages: Range<Int>, _ plan: EvictionPlan, _ quota: inout Int) {
+    /// Lists the pages of a huge page that leave. What the last pass did not look at is
+    /// looked at first: where eviction decides, ages are no older than the last pass.
+    private func choose(_ region: Region, _ hugePage: Int, _ plan: EvictionPlan, _ quota: inout Int) {
         candidates.removeAll(keepingCapacity: true)
+        let pages = region.pages(ofHugePage: hugePage)
+        guard pages.contains(where: { leaves(region.ages[$0], plan, quota) }) else { return }
+        if region.visits.isResting(hugePage) { tracker.visit(region, hugePage: hugePage) }
         for page in pages {
-            let age = Int(region.ages[page])
-            if age >= plan.ageMin {
-                candidates.append(page)
-            } else if quota > 0, age == plan.ageMin - 1, age != Int(AgeMap.absent) {
-                candidates.append(page)
-                quota -= 1
-            }
+            let stamp = region.ages[page]
+            guard leaves(stamp, plan, quota) else { continue }
+            candidates.append(page)
+            if stamp == plan.part { quota -= 1 }
         }
+    }
+
+    @inline(__always)
+    private func leaves(_ stamp: UInt8, _ plan: EvictionPlan, _ quota: Int) -> Bool {
+        plan.whole.contains(stamp) || quota > 0 && stamp == plan.part
     }
 }

@@ -31,6 +31,8 @@ public final class LivePager: Sendable {
         let settings: Settings
         do {
             settings = try Settings(limit: options.limit, idleAge: options.idleAge)
+            try settings.setStallBudget(millionths: options.stallBudget)
+            settings.setMode(options.mode)
         } catch {
             throw SetupFailure(.invalid, error.reason)
         }
@@ -49,7 +51,7 @@ public final class LivePager: Sendable {
             let store = try Self.makeStore(options.store, port)
             let pager = try Pager(
                 port: port, store: store, settings: settings, host: host, tracking: tracking,
-                readErrorAction: options.readErrorAction,
+                readErrorAction: options.readErrorAction, vcpuCount: options.vcpuCount,
                 wakeWorker: { reference.wakeUp.signal() })
             let server = try FaultServer(pager: pager)
             loop = try FaultLoop { Self.dispatch(server) }
@@ -106,7 +108,7 @@ public final class LivePager: Sendable {
 
     private func work() {
         while !stopping.load(ordering: .acquiring) {
-            _ = worker.pass()
+            _ = worker.round()
             workUntilDue()
         }
     }

@@ -16,6 +16,11 @@ public struct PagerOptions: Sendable {
     public var limit: UInt64
     /// Nanoseconds, 0 for never.
     public var idleAge: UInt64
+    public var mode = Mode.active
+    /// Millionths of vCPU time, 0 for none.
+    public var stallBudget: UInt64 = 0
+    /// The guest's, above 0.
+    public var vcpuCount = 1
 
     /// Room for one batch of evictions. Bytes.
     public static let fileSizeMin: UInt64 = 2 << 20

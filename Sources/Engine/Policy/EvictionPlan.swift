@@ -1,74 +1,98 @@
 import Kernel
 
-/// What a pass knew when it chose: pure input.
+/// What was known when pages were chosen: pure input.
 public struct EvictionDemand: Equatable, Sendable {
-    /// Resident pages by age in passes; index 0 is not used (absent pages).
-    public var pagesByAge: [Int]
+    /// Resident pages with one stamp.
+    public struct Group: Equatable, Sendable {
+        public var stamp: UInt8
+        public var pages: Int
+
+        public init(stamp: UInt8, pages: Int) {
+            self.stamp = stamp
+            self.pages = pages
+        }
+    }
+
+    /// Coldest first.
+    public var groups: [Group]
+    /// Stamps whose pages leave for their age.
+    public var idle: StampSet
     /// Host memory that the guest's RAM costs now, in bytes.
     public var cost: Int
     /// The most it may cost, in bytes; nil for no limit.
     public var limit: Int?
-    /// Passes a page must have been untouched to be evicted for its age; nil for never.
-    public var idlePasses: Int?
+    /// Pages to take beyond that, if there are as many that are not in use.
+    public var surplus: Int
+    /// Stamps whose pages may leave as surplus.
+    public var surplusFrom: StampSet
     /// Host bytes that the eviction of one page frees, on average so far.
     public var bytesFreedPerPage: Int
 
     public init(
-        pagesByAge: [Int], cost: Int, limit: Int?, idlePasses: Int?, bytesFreedPerPage: Int
+        groups: [Group], idle: StampSet, cost: Int, limit: Int?, surplus: Int = 0,
+        surplusFrom: StampSet = StampSet(), bytesFreedPerPage: Int
     ) {
-        precondition(pagesByAge.count == Int(AgeMap.oldest) + 1)
         precondition(bytesFreedPerPage > 0)
-        self.pagesByAge = pagesByAge
+        self.groups = groups
+        self.idle = idle
         self.cost = cost
         self.limit = limit
-        self.idlePasses = idlePasses
+        self.surplus = surplus
+        self.surplusFrom = surplusFrom
         self.bytesFreedPerPage = bytesFreedPerPage
     }
 }
 
-/// Which pages leave: all of some age or older, and a number of those one pass
-/// younger. A pure function of the demand, coldest first.
+/// Which pages leave: all of some stamps, and a number of those with one more. A pure
+/// function of the demand, coldest first.
 public struct EvictionPlan: Equatable, Sendable {
-    /// Pages of this age and older leave; above `AgeMap.oldest` means none do.
-    public var ageMin: Int
-    /// Pages of age `ageMin - 1` that leave too.
-    public var quotaBelow: Int
+    public var whole: StampSet
+    /// The stamp of which only some leave.
+    public var part: UInt8
+    /// How many.
+    public var quota: Int
 
-    public static let nothing = EvictionPlan(ageMin: Int(AgeMap.oldest) + 1, quotaBelow: 0)
+    public static let nothing = EvictionPlan()
 
     /// Evicting exactly to the limit would make every next fault exceed it again:
     /// go below it by this share of it.
     private static let headroomDivisor = 64
 
-    public init(ageMin: Int, quotaBelow: Int) {
-        self.ageMin = ageMin
-        self.quotaBelow = quotaBelow
+    public init(whole: StampSet = StampSet(), part: UInt8 = AgeMap.absent, quota: Int = 0) {
+        self.whole = whole
+        self.part = part
+        self.quota = quota
     }
 
     public init(for demand: EvictionDemand) {
-        self = .nothing
-        if let idlePasses = demand.idlePasses {
-            // Age 1 is "touched since the last pass": idle for no full pass yet.
-            ageMin = min(ageMin, idlePasses + Int(AgeMap.touched))
-        }
-        guard let limit = demand.limit, demand.cost > limit else { return }
-        let excess = demand.cost - limit + limit / Self.headroomDivisor
-        var wanted = (excess + demand.bytesFreedPerPage - 1) / demand.bytesFreedPerPage
-        for age in stride(from: Int(AgeMap.oldest), through: Int(AgeMap.touched), by: -1) {
-            if age >= ageMin {
-                wanted -= demand.pagesByAge[age]
+        self.init()
+        var left = Self.excess(demand)
+        var surplus = demand.surplus
+        for group in demand.groups {
+            if demand.idle.contains(group.stamp) {
+                whole.insert(group.stamp)
+                left -= group.pages
+                surplus -= group.pages
                 continue
             }
-            if wanted <= 0 { return }
-            if demand.pagesByAge[age] <= wanted {
-                wanted -= demand.pagesByAge[age]
-                ageMin = age
+            let wanted = max(left, demand.surplusFrom.contains(group.stamp) ? surplus : 0)
+            if wanted <= 0 || group.pages == 0 { continue }
+            if group.pages > wanted {
+                (part, quota) = (group.stamp, wanted)
             } else {
-                quotaBelow = wanted
-                return
+                whole.insert(group.stamp)
             }
+            left -= min(group.pages, wanted)
+            surplus -= min(group.pages, wanted)
         }
     }
 
-    public var evictsNothing: Bool { ageMin > Int(AgeMap.oldest) && quotaBelow == 0 }
+    /// Pages that must leave for the limit's sake.
+    private static func excess(_ demand: EvictionDemand) -> Int {
+        guard let limit = demand.limit, demand.cost > limit else { return 0 }
+        let bytes = demand.cost - limit + limit / headroomDivisor
+        return (bytes + demand.bytesFreedPerPage - 1) / demand.bytesFreedPerPage
+    }
+
+    public var evictsNothing: Bool { whole.isEmpty && quota == 0 }
 }

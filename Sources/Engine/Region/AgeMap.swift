@@ -1,24 +1,32 @@
 import Kernel
 import Synchronization
 
-/// How long ago each resident page was touched, in passes of the tracker: one byte
-/// a page. The worker writes it on a pass, the fault server when a page arrives; a
-/// lost race costs one pass of age, so relaxed order is enough.
+/// When each page was last touched: a stamp of 4 bits a page, which `IdleHistory` turns
+/// into times. A page is stamped when it is found touched, and left alone while it is
+/// not: aging costs what is touched, not what there is.
+///
+/// The worker stamps on a pass, the fault server when a page arrives. A lost race costs
+/// one page's age until it is looked at again, so relaxed order is enough.
 @safe public struct AgeMap: ~Copyable, @unchecked Sendable {
     private let mapping: Mapping
-    private let ages: UnsafeMutablePointer<Atomic<UInt8>>
+    private let words: UnsafeMutablePointer<Atomic<UInt64>>
     public let pageCount: Int
 
-    /// Not resident, as far as the last pass saw.
+    /// Not resident, as far as was last seen.
     public static let absent: UInt8 = 0
-    /// Touched since the pass before.
-    public static let touched: UInt8 = 1
-    /// Ages stop here.
-    public static let oldest: UInt8 = 255
+    /// Stamps of `IdleHistory`.
+    public static let stamps: ClosedRange<UInt8> = 1...14
+    /// Resident and refused by the store: not worth another try before it is touched.
+    public static let kept: UInt8 = 15
+    public static let stampCount = 16
+
+    private static let pagesPerWord = 16
+    private static let ones: UInt64 = 0x1111_1111_1111_1111
 
     public init(pageCount: Int) throws(Errno) {
-        mapping = try Mapping(length: roundUp(pageCount, to: pageSize))
-        unsafe ages = mapping.base.assumingMemoryBound(to: Atomic<UInt8>.self)
+        let wordCount = (pageCount + Self.pagesPerWord - 1) / Self.pagesPerWord
+        mapping = try Mapping(length: roundUp(wordCount * 8, to: pageSize))
+        unsafe words = mapping.base.assumingMemoryBound(to: Atomic<UInt64>.self)
         self.pageCount = pageCount
     }
 
@@ -26,24 +34,129 @@ import Synchronization
     public subscript(page: Int) -> UInt8 {
         get {
             assert(page >= 0 && page < pageCount)
-            return unsafe ages[page].load(ordering: .relaxed)
+            let word = unsafe words[page / Self.pagesPerWord].load(ordering: .relaxed)
+            return UInt8(truncatingIfNeeded: word >> Self.shift(page)) & 15
         }
         nonmutating set {
             assert(page >= 0 && page < pageCount)
-            unsafe ages[page].store(newValue, ordering: .relaxed)
+            let mask: UInt64 = 15 << Self.shift(page)
+            update(page / Self.pagesPerWord) { $0 & ~mask | UInt64(newValue) << Self.shift(page) }
         }
     }
 
-    /// Marks pages absent, without touching memory that says so already.
-    func forget(_ pages: Range<Int>) {
-        for page in pages where self[page] != Self.absent { self[page] = Self.absent }
+    @inline(__always)
+    private static func shift(_ page: Int) -> UInt64 { UInt64(page % pagesPerWord * 4) }
+
+    /// Changes a word that others may be changing too.
+    @inline(__always)
+    private func update(_ index: Int, _ change: (UInt64) -> UInt64) {
+        var old = unsafe words[index].load(ordering: .relaxed)
+        while true {
+            let new = change(old)
+            // Memory that says so already is not written: it may not even be there.
+            if new == old { return }
+            let answer = unsafe words[index].weakCompareExchange(
+                expected: old, desired: new, ordering: .relaxed)
+            if answer.exchanged { return }
+            old = answer.original
+        }
+    }
+
+    /// Changes the stamps of a range, a word at a time; `change` gets the word and the
+    /// bits of it that belong to the range.
+    @inline(__always)
+    private func update(_ pages: Range<Int>, _ change: (UInt64, UInt64) -> UInt64) {
+        assert(pages.lowerBound >= 0 && pages.upperBound <= pageCount)
+        var page = pages.lowerBound
+        while page < pages.upperBound {
+            let end = min(pages.upperBound, (page / Self.pagesPerWord + 1) * Self.pagesPerWord)
+            let mask = (~UInt64(0) >> UInt64((Self.pagesPerWord - (end - page)) * 4)) << Self.shift(page)
+            update(page / Self.pagesPerWord) { change($0, mask) }
+            page = end
+        }
+    }
+
+    /// The pages are not resident.
+    public func forget(_ pages: Range<Int>) { update(pages) { $0 & ~$1 } }
+
+    /// The pages were touched. Adds to `returned` how many had which stamp before.
+    public func stamp(_ pages: Range<Int>, _ stamp: UInt8, returned: inout [Int]) {
+        let pattern = Self.ones * UInt64(stamp)
+        update(pages) { word, mask in
+            if (word ^ pattern) & mask == 0 { return word }
+            Self.count(word, mask, &returned)
+            return word & ~mask | pattern & mask
+        }
+    }
+
+    @inline(__always)
+    private static func count(_ word: UInt64, _ mask: UInt64, _ counts: inout [Int]) {
+        var (word, mask) = (word, mask)
+        while mask != 0 {
+            if mask & 15 != 0 { counts[Int(word & 15)] += 1 }
+            word >>= 4
+            mask >>= 4
+        }
+    }
+
+    /// The pages are resident and untouched: those not known yet count as touched.
+    public func stampUnknown(_ pages: Range<Int>, _ stamp: UInt8) {
+        update(pages) { $0 | (Self.marks(ofBlank: $0) & $1) * UInt64(stamp) }
+    }
+
+    /// True when every page of the range is known to be resident.
+    public func isFull(_ pages: Range<Int>) -> Bool {
+        var full = true
+        update(pages) { word, mask in
+            if Self.marks(ofBlank: word) & mask != 0 { full = false }
+            return word
+        }
+        return full
+    }
+
+    /// The lowest bit of each stamp that is 0.
+    @inline(__always)
+    private static func marks(ofBlank word: UInt64) -> UInt64 {
+        ~(word | word >> 1 | word >> 2 | word >> 3) & ones
+    }
+
+    /// Counts resident pages by stamp, and replaces one stamp by another on the way.
+    public func sweep(_ relabel: Relabel?, into counts: inout [Int]) {
+        for index in 0..<(pageCount + Self.pagesPerWord - 1) / Self.pagesPerWord {
+            if let relabel {
+                update(index) { Self.relabel($0, relabel) }
+            }
+            let word = unsafe words[index].load(ordering: .relaxed)
+            if word == word & 15 * Self.ones {
+                if word != 0 { counts[Int(word & 15)] += Self.pagesPerWord }
+                continue
+            }
+            Self.count(word, ~0, &counts)
+        }
+        counts[Int(Self.absent)] = 0
+    }
+
+    private static func relabel(_ word: UInt64, _ relabel: Relabel) -> UInt64 {
+        let matches = marks(ofBlank: word ^ ones * UInt64(relabel.from))
+        return word ^ matches * UInt64(relabel.from ^ relabel.into)
     }
 
     /// Gives memory back that speaks of absent pages only; returns the bytes of host
     /// memory that are left. A page that arrives meanwhile may lose its age, which it
-    /// gets again on the next pass. Worker thread only.
+    /// gets again on the next visit. Worker thread only.
     public func trim() -> Int { mapping.trimBlank() }
 
     /// Host memory behind it, in bytes.
     public var residentBytes: Int { mapping.residentBytes }
+}
+
+/// Two stamps become one: their times are told apart no more.
+public struct Relabel: Equatable, Sendable {
+    public let from: UInt8
+    public let into: UInt8
+
+    public init(from: UInt8, into: UInt8) {
+        self.from = from
+        self.into = into
+    }
 }

@@ -13,6 +13,8 @@ public final class Region: Sendable {
     public let ages: AgeMap
     /// Worker thread only.
     let looks: HugePageLooks
+    let visits: VisitSchedule
+    public let workingSet = WorkingSet()
     /// Pages that precede the block in its first, huge-page-aligned chunk.
     private let leadingPages: Int
     /// Reads of the store under way for this block.
@@ -28,8 +30,9 @@ public final class Region: Sendable {
         chunks = try ChunkTable(pageCount: pages)
         ages = try AgeMap(pageCount: pages)
         leadingPages = Int(start % UInt64(hugePageSize)) / pageSize
-        looks = HugePageLooks(
-            count: (pages + leadingPages + hugePageSize / pageSize - 1) / (hugePageSize / pageSize))
+        let hugePages = (pages + leadingPages + hugePageSize / pageSize - 1) / (hugePageSize / pageSize)
+        looks = HugePageLooks(count: hugePages)
+        visits = try VisitSchedule(count: hugePages)
     }
 
     public var end: UInt64 { start + length }
@@ -54,21 +57,22 @@ public final class Region: Sendable {
     }
 
     /// The pages of the huge page at `index`, counted from the one the block starts in.
-    public func pages(ofHugePage index: Int) -> Range<Int> {
+    public func pages(ofHugePage index: Int) -> Range<Int> { pages(ofHugePages: index..<index + 1) }
+
+    /// The same for neighbours.
+    public func pages(ofHugePages range: Range<Int>) -> Range<Int> {
         let pagesPerHugePage = hugePageSize / pageSize
-        let first = index * pagesPerHugePage - leadingPages
-        return max(0, first)..<min(pageCount, first + pagesPerHugePage)
+        let first = range.lowerBound * pagesPerHugePage - leadingPages
+        return max(0, first)..<min(pageCount, range.upperBound * pagesPerHugePage - leadingPages)
     }
 
-    /// The huge page that an address lies in, counted like `pages(ofHugePage:)`.
-    public func hugePage(at address: UInt64) -> Int {
-        (page(at: address) + leadingPages) / (hugePageSize / pageSize)
-    }
+    /// The huge page that a page lies in, counted like `pages(ofHugePage:)`.
+    @inline(__always)
+    public func hugePage(of page: Int) -> Int { (page + leadingPages) / (hugePageSize / pageSize) }
+    public func hugePage(at address: UInt64) -> Int { hugePage(of: page(at: address)) }
 
     /// Huge pages the block touches, whole or in part.
-    public var hugePageCount: Int {
-        (pageCount + leadingPages + hugePageSize / pageSize - 1) / (hugePageSize / pageSize)
-    }
+    public var hugePageCount: Int { visits.count }
 
     /// Position of a page in its huge page: where it is put in staging, so that a
     /// whole huge page moves as one.

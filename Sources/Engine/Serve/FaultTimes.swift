@@ -9,6 +9,8 @@ public final class FaultTimes: Sendable {
     private static let steps = 1 << stepBits
     private let counts: [Count]
     public let longest = Atomic<UInt64>(0)
+    /// Of all faults together.
+    public let total = Atomic<UInt64>(0)
 
     private final class Count: Sendable {
         let value = Atomic<UInt64>(0)
@@ -37,6 +39,7 @@ public final class FaultTimes: Sendable {
     @inline(__always)
     public func add(_ nanoseconds: UInt64) {
         counts[Self.bucket(of: nanoseconds)].value.increment()
+        total.increment(by: nanoseconds)
         if nanoseconds > longest.value { longest.store(nanoseconds, ordering: .relaxed) }
     }
 

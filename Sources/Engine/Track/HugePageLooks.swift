@@ -6,19 +6,21 @@ import Kernel
 /// page keeps 2 MiB in RAM. A huge page that stays warm for an idle age is split (by
 /// arming one page of it) and its pages are then aged one by one. When nearly all of
 /// them turn out to be in use, splitting did not pay: it is made whole again and left
-/// alone for twice as long as before. Worker thread only.
-public final class HugePageLooks: @unchecked Sendable {
+/// alone for twice as long as before. Times are in nanoseconds. Worker thread only.
+final class HugePageLooks: @unchecked Sendable {
     private enum Look: Equatable {
-        /// Mapped as one, or never seen; touched in that many passes.
-        case whole(warmPasses: UInt16)
-        /// Split, and looked at for that many passes.
-        case inside(passes: UInt16)
+        /// Never seen touched, or as good as.
+        case unknown
+        /// Mapped as one, and in use since.
+        case warm(since: UInt64)
+        /// Split then, and being looked at.
+        case inside(since: UInt64)
         /// Split, and worth it.
         case split
     }
 
     private struct Entry {
-        var look = Look.whole(warmPasses: 0)
+        var look = Look.unknown
         /// Idle ages to wait before looking, doubled whenever it did not pay.
         var patience: UInt8 = 1
     }
@@ -30,31 +32,30 @@ public final class HugePageLooks: @unchecked Sendable {
 
     init(count: Int) { entries = Array(repeating: Entry(), count: count) }
 
-    /// The huge page was found touched, mapped as one. True when its time has come.
-    func isDue(_ index: Int, idlePasses: Int) -> Bool {
-        guard case .whole(let passes) = entries[index].look else {
-            // The kernel made it whole by itself.
-            entries[index].look = .whole(warmPasses: 1)
+    /// The huge page was found touched, mapped as one. True when it has been warm for
+    /// `age`, times its patience.
+    func isDue(_ index: Int, at now: UInt64, age: UInt64) -> Bool {
+        guard case .warm(let since) = entries[index].look else {
+            // Also when the kernel made a split one whole by itself.
+            entries[index].look = .warm(since: now)
             return false
         }
-        entries[index].look = .whole(warmPasses: min(passes, .max - 1) + 1)
-        return Int(passes) >= idlePasses * Int(entries[index].patience)
+        return now &- since >= age * UInt64(entries[index].patience)
     }
 
-    func wasSplit(_ index: Int) { entries[index].look = .inside(passes: 0) }
+    func wasSplit(_ index: Int, at now: UInt64) { entries[index].look = .inside(since: now) }
 
-    /// Counts a pass. How many passes the huge page has been looked into, or nil when
-    /// it is not, or not any more: after an idle age the pages' own ages tell all.
-    func passesInside(_ index: Int, idlePasses: Int) -> Int? {
-        guard case .inside(let passes) = entries[index].look else { return nil }
-        entries[index].look = Int(passes) < idlePasses ? .inside(passes: passes + 1) : .split
-        return Int(passes)
+    /// Since when the huge page has been looked into; nil when it is not, or not any
+    /// more: after an idle age the pages' own ages tell all.
+    func insideSince(_ index: Int, at now: UInt64, age: UInt64) -> UInt64? {
+        guard case .inside(let since) = entries[index].look else { return nil }
+        if now &- since > age { entries[index].look = .split }
+        return since
     }
 
     /// It was made whole again: looking did not pay.
     func becameWhole(_ index: Int) {
         let patience = entries[index].patience
-        entries[index] = Entry(
-            look: .whole(warmPasses: 0), patience: min(patience * 2, Self.patienceMax))
+        entries[index] = Entry(look: .unknown, patience: min(patience * 2, Self.patienceMax))
     }
 }

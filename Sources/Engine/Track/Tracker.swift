@@ -1,22 +1,24 @@
 import Kernel
 
-/// One look at guest memory: which pages are present, which were touched since the
-/// last look. Touched pages are armed again; cold ones stay armed, so arming costs
-/// what the working set costs. Worker thread only.
+/// Looks at guest memory: which pages are present, which were touched since the last
+/// look. Touched pages are stamped and armed again; cold ones stay armed and keep their
+/// stamp, so a look costs what the working set costs. Worker thread only.
 @safe public final class Tracker<Port: KernelPort>: @unchecked Sendable {
     private let pager: Pager<Port>
     private let runs: UnsafeMutableBufferPointer<ScanRun>
-    /// Resident pages by age, filled by `pass`.
-    public private(set) var pagesByAge = [Int](repeating: 0, count: Int(AgeMap.oldest) + 1)
+    public private(set) var history: IdleHistory
+    /// Resident pages by stamp, of all blocks, as of the last pass or recount.
+    public private(set) var pagesByStamp = [Int](repeating: 0, count: AgeMap.stampCount)
+    /// When the last pass began to look, in nanoseconds: nothing is known of later touches.
+    public private(set) var lookedAt: UInt64
     private var touchedPages = 0
-    private var idlePasses = 0
-    private var armingFailed = false
-    /// Huge pages that may still be split in this pass. Until one is whole again its
-    /// pages are touched one fault each, so only a small share is looked into at a time.
-    private var splitsLeft = 0
-    private var touchedHugePages = 0
-    private static var splitsPerPassMin: Int { 2 }
-    private static var splitShareDivisor: Int { 64 }
+    /// Pages that were found touched, by the stamp they had before.
+    private var returned = [Int](repeating: 0, count: AgeMap.stampCount)
+    private var hasWarned = false
+    private var splits = SplitAllowance()
+    /// How long a huge page stays warm before it is looked into, in nanoseconds; nil when
+    /// nothing is to be evicted.
+    private var lookAge: UInt64?
 
     private static var runsPerScan: Int { 1024 }
     /// Touched runs closer together than this are armed in one call: arming what is
@@ -25,107 +27,152 @@ import Kernel
 
     public init(pager: Pager<Port>) {
         self.pager = pager
+        lookedAt = pager.kernel.now()
+        history = IdleHistory(at: lookedAt)
         unsafe runs = .allocate(capacity: Self.runsPerScan)
         unsafe runs.initialize(repeating: ScanRun(start: 0, end: 0, touched: false))
     }
 
     deinit { unsafe runs.deallocate() }
 
-    /// Looks at every attached block. `idlePasses`: how long a huge page stays warm
-    /// before it is looked into; nil when nothing is to be evicted.
-    public func pass(idlePasses: Int?) {
-        splitsLeft =
-            idlePasses == nil
-            ? 0 : max(Self.splitsPerPassMin, touchedHugePages / Self.splitShareDivisor)
-        touchedHugePages = 0
-        self.idlePasses = idlePasses ?? 0
-        for age in pagesByAge.indices { pagesByAge[age] = 0 }
+    /// Looks at what is due of every attached block, and ends a span of the history.
+    public func pass(lookAge: UInt64?) {
+        self.lookAge = lookAge
+        lookedAt = pager.kernel.now()
+        splits.beginPass()
         touchedPages = 0
-        pager.regions.forEach(look)
-        let resident = pagesByAge.reduce(0, +) - pagesByAge[Int(AgeMap.absent)]
-        pager.counters.residentPages.store(resident, ordering: .relaxed)
+        pager.regions.forEach { region in
+            for stamp in returned.indices { returned[stamp] = 0 }
+            visitDue(region)
+            region.workingSet.note(returned: returned, history, at: lookedAt)
+            if let lookAge { mendDense(region, lookAge) }
+        }
+        // A touch between the scan of a page and its arming is not noted: the span it
+        // falls into ends only here, so that no page looks idle for longer than it was.
+        endSpan()
         pager.counters.touchedPages.store(touchedPages, ordering: .relaxed)
         pager.counters.passes.increment()
     }
 
+    /// Looks at one huge page between two passes: before it is evicted from, when the
+    /// last pass left it out.
+    func visit(_ region: Region, hugePage index: Int) {
+        visit(region, hugePages: index..<index + 1)
+    }
+
+    private func endSpan() {
+        let now = pager.kernel.now()
+        let relabel = history.endSpan(at: now, idleAge: pager.settings.idleAge)
+        count(relabel: relabel)
+        pager.currentStamp.store(history.current, ordering: .relaxed)
+        pager.counters.residentPages.store(pagesByStamp.reduce(0, +), ordering: .relaxed)
+    }
+
     /// Counts the ages anew without looking at the kernel: pages came and went since.
-    func recount() {
-        for age in pagesByAge.indices { pagesByAge[age] = 0 }
+    func recount() { count(relabel: nil) }
+
+    private func count(relabel: Relabel?) {
+        let now = pager.kernel.now()
+        for stamp in pagesByStamp.indices { pagesByStamp[stamp] = 0 }
         pager.regions.forEach { region in
-            for page in 0..<region.pageCount { pagesByAge[Int(region.ages[page])] += 1 }
+            var counts = [Int](repeating: 0, count: AgeMap.stampCount)
+            region.ages.sweep(relabel, into: &counts)
+            for stamp in counts.indices { pagesByStamp[stamp] += counts[stamp] }
+            region.workingSet.update(history, counts, at: now)
         }
     }
 
-    private func look(at region: Region) {
-        var next = 0
+    private func visitDue(_ region: Region) {
+        var first: Int?
+        for index in 0..<region.hugePageCount {
+            if region.visits.isDue(index) {
+                first = first ?? index
+            } else if let begin = first {
+                visit(region, hugePages: begin..<index)
+                first = nil
+            }
+        }
+        if let first { visit(region, hugePages: first..<region.hugePageCount) }
+    }
+
+    /// Looks at neighbouring huge pages, which are one range for the kernel.
+    private func visit(_ region: Region, hugePages: Range<Int>) {
+        let pages = region.pages(ofHugePages: hugePages)
+        let end = region.address(of: pages.upperBound)
+        var next = pages.lowerBound
         var toArm: Range<UInt64>?
-        var address = region.start
-        while address < region.end {
+        var address = region.address(of: pages.lowerBound)
+        var quietFrom = hugePages.lowerBound
+        while address < end {
             let result = unsafe pager.kernel.scan(
-                start: address, end: region.end, tracked: pager.tracking, into: runs)
+                start: address, end: end, tracked: pager.tracking, into: runs)
             guard case .runs(let count, let walkedTo) = result, walkedTo > address else {
-                warnOnce("cannot scan \(region.name)")
-                return
+                return warnOnce("cannot scan \(region.name)")
             }
             for index in 0..<count {
                 let run = unsafe runs[index]
-                let pages = region.page(at: run.start)..<region.page(at: run.end - 1) + 1
-                region.ages.forget(next..<pages.lowerBound)
-                note(region, pages, touched: run.touched)
-                next = pages.upperBound
-                if run.touched, run.isHuge { splitSome(region, run.start..<run.end) }
-                if run.touched { arm(run.start..<run.end, after: &toArm) }
+                let present = region.page(at: run.start)..<region.page(at: run.end - 1) + 1
+                region.ages.forget(next..<present.lowerBound)
+                next = present.upperBound
+                guard run.touched else {
+                    region.ages.stampUnknown(present, history.current)
+                    continue
+                }
+                region.ages.stamp(present, history.current, returned: &returned)
+                touchedPages += present.count
+                let busy = region.hugePage(at: run.start)...region.hugePage(at: run.end - 1)
+                rest(region, quietFrom..<max(quietFrom, busy.lowerBound))
+                for index in busy { region.visits.visited(index, wasQuiet: false) }
+                quietFrom = busy.upperBound + 1
+                if run.isHuge { splitSome(region, run.start..<run.end) }
+                arm(run.start..<run.end, after: &toArm)
             }
             address = walkedTo
         }
-        region.ages.forget(next..<region.pageCount)
+        region.ages.forget(next..<pages.upperBound)
+        rest(region, quietFrom..<hugePages.upperBound)
         if let toArm { arm(toArm) }
-        if idlePasses > 0 { mendDense(region) }
+    }
+
+    /// Nothing was touched in these huge pages. Where the kernel may fill holes without
+    /// telling us, that means little: the block's cost would go unnoticed.
+    private func rest(_ region: Region, _ hugePages: Range<Int>) {
+        guard !hugePages.isEmpty else { return }
+        for index in hugePages {
+            let pages = region.pages(ofHugePage: index)
+            let tells = region.chunks.isWatched(region.chunk(of: pages.lowerBound))
+            region.visits.visited(index, wasQuiet: tells || region.ages.isFull(pages))
+        }
     }
 
     /// Splits those touched huge pages whose time has come.
     private func splitSome(_ region: Region, _ range: Range<UInt64>) {
+        guard let lookAge else { return }
+        let now = pager.kernel.now()
         for start in stride(from: range.lowerBound, to: range.upperBound, by: hugePageSize) {
-            touchedHugePages += 1
             let index = region.hugePage(at: start)
-            guard region.looks.isDue(index, idlePasses: idlePasses), splitsLeft > 0 else { continue }
-            splitsLeft -= 1
-            region.looks.wasSplit(index)
+            splits.sawTouched()
+            guard region.looks.isDue(index, at: now, age: lookAge), splits.take() else { continue }
+            region.looks.wasSplit(index, at: now)
             // Arming a part of a huge mapping splits the mapping; the whole is armed below.
             arm(start..<start + UInt64(pageSize))
         }
     }
 
     /// Makes those huge pages whole again that were split and are in use throughout.
-    private func mendDense(_ region: Region) {
+    private func mendDense(_ region: Region, _ lookAge: UInt64) {
+        let now = pager.kernel.now()
         for index in 0..<region.hugePageCount {
-            let passes = region.looks.passesInside(index, idlePasses: idlePasses) ?? 0
-            guard passes > 0 else { continue }
+            guard let since = region.looks.insideSince(index, at: now, age: lookAge) else { continue }
             let pages = region.pages(ofHugePage: index)
             // The block's first and last may be cut: they are not huge pages.
             guard pages.count == hugePageSize / pageSize else { continue }
-            // Age 1 is a touch since the last pass: these were touched since the split.
-            let sinceSplit = AgeMap.touched...UInt8(clamping: passes)
-            let touched = pages.count { sinceSplit.contains(region.ages[$0]) }
+            let stamps = history.stamps(touchedSince: since)
+            let touched = pages.count { stamps.contains(region.ages[$0]) }
             guard touched >= HugePageLooks.touchedMin else { continue }
             if pager.kernel.collapse(start: region.address(of: pages.lowerBound)) == nil {
                 region.looks.becameWhole(index)
             }
-        }
-    }
-
-    private func note(_ region: Region, _ pages: Range<Int>, touched: Bool) {
-        if touched {
-            for page in pages { region.ages[page] = AgeMap.touched }
-            pagesByAge[Int(AgeMap.touched)] += pages.count
-            touchedPages += pages.count
-            return
-        }
-        for page in pages {
-            let age = region.ages[page]
-            let older = age == AgeMap.oldest ? age : age + 1
-            region.ages[page] = older
-            pagesByAge[Int(older)] += 1
         }
     }
 
@@ -147,7 +194,28 @@ import Kernel
     }
 
     private func warnOnce(_ message: String) {
-        if !armingFailed { pager.host.log(.warning, message) }
-        armingFailed = true
+        if !hasWarned { pager.host.log(.warning, message) }
+        hasWarned = true
+    }
+}
+
+/// How many huge pages may be split in one pass: until one is whole again its pages are
+/// touched one fault each, so only a small share is looked into at a time.
+private struct SplitAllowance {
+    private static let perPassMin = 4
+    private static let shareDivisor = 32
+    private var left = 0
+    private var touched = 0
+
+    mutating func beginPass() {
+        left = max(Self.perPassMin, touched / Self.shareDivisor)
+        touched = 0
+    }
+
+    mutating func sawTouched() { touched += 1 }
+
+    mutating func take() -> Bool {
+        left -= 1
+        return left >= 0
     }
 }
