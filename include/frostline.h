@@ -41,12 +41,15 @@ typedef struct frostline_block frostline_block;
 
 /* How the pager learns which pages were touched. */
 typedef enum frostline_tracker {
-    /* RWP where the kernel has it, otherwise NONE, and a warning says so. */
+    /* RWP where the kernel has it, otherwise WP, otherwise NONE; a warning says so. */
     FROSTLINE_TRACKER_AUTO = 0,
     /* userfaultfd read-write protection, asynchronous (Linux 7.3). */
     FROSTLINE_TRACKER_RWP = 1,
     /* No tracking: a page is as old as its last arrival in RAM. */
-    FROSTLINE_TRACKER_NONE = 2
+    FROSTLINE_TRACKER_NONE = 2,
+    /* userfaultfd write protection, asynchronous (Linux 6.7). Reads go unnoticed: a
+     * page that is only read looks cold, and is fetched again at the next read. */
+    FROSTLINE_TRACKER_WP = 3
 } frostline_tracker;
 
 /* How a page is taken from the guest without losing a write. */
@@ -85,7 +88,22 @@ typedef struct frostline_options {
     uint64_t idle_age;        /* see FROSTLINE_SETTING_IDLE_AGE */
     const char *store_path;   /* FILE: required. COMPRESSED: NULL. */
     uint64_t store_size;      /* FILE: required, at least 2 MiB. COMPRESSED: 0. */
+    uint64_t stall_budget;    /* see FROSTLINE_SETTING_STALL_BUDGET */
+    uint32_t mode;            /* enum frostline_mode, see FROSTLINE_SETTING_MODE */
+    uint32_t vcpus;           /* of the guest: what stall_budget is a share of; 0 counts as 1 */
 } frostline_options;
+
+/* What the pager does at all. */
+typedef enum frostline_mode {
+    /* Looks which pages are cold, and evicts. */
+    FROSTLINE_MODE_ACTIVE = 0,
+    /* Looks, and evicts nothing; frostline_block_working_set tells what would leave. */
+    FROSTLINE_MODE_OBSERVE = 1,
+    /* Neither. What is out comes back when the guest touches it. */
+    FROSTLINE_MODE_OFF = 2,
+    /* Brings everything back, then as OFF. */
+    FROSTLINE_MODE_DRAIN = 3
+} frostline_mode;
 
 /* What can be changed while the pager runs. */
 typedef enum frostline_setting {
@@ -96,7 +114,14 @@ typedef enum frostline_setting {
     FROSTLINE_SETTING_LIMIT = 1,
     /* Pages untouched for this long, in nanoseconds, are evicted. 0: age alone
      * evicts nothing; otherwise at least one second and at most one day. */
-    FROSTLINE_SETTING_IDLE_AGE = 2
+    FROSTLINE_SETTING_IDLE_AGE = 2,
+    /* An enum frostline_mode. Eviction ends within one batch of 512 pages. */
+    FROSTLINE_SETTING_MODE = 3,
+    /* The share of vCPU time, in millionths, that may be spent waiting for pages. While
+     * less is, the coldest pages are evicted beyond limit and idle age, ever more as
+     * long as it stays below; when more is, nothing leaves but for the limit's sake.
+     * 0: no budget; at most 500000. 5000 (0.5 %) is a good start. */
+    FROSTLINE_SETTING_STALL_BUDGET = 4
 } frostline_setting;
 
 #define FROSTLINE_LIMIT_MIN (UINT64_C(32) << 20)
@@ -158,7 +183,7 @@ typedef struct frostline_block_info {
 typedef struct frostline_stats {
     uint32_t struct_size;
     uint32_t reserved;
-    const char *tracker;      /* in use: "rwp" or "none" */
+    const char *tracker;      /* in use: "rwp", "wp" or "none" */
     const char *guard;        /* in use: "move" */
     const char *store;        /* "compressed" or "file" */
     /* Bytes of guest memory, by where they are. */
@@ -200,7 +225,31 @@ typedef struct frostline_stats {
     uint64_t fault_time_p99;
     uint64_t fault_time_max;
     uint64_t fault_time_counts[FROSTLINE_FAULT_TIME_BUCKETS];
+    /* Settings in force, too. */
+    uint64_t stall_budget;
+    uint64_t mode;                /* enum frostline_mode */
+    /* Time that all faults together took, in nanoseconds. */
+    uint64_t fault_time_total;
 } frostline_stats;
+
+/* Thresholds of a working set: idle for at least 2^0, 2^1 … 2^12 seconds. */
+#define FROSTLINE_IDLE_THRESHOLDS 13
+
+/* A block's working set, as of the last look at its memory. */
+typedef struct frostline_working_set {
+    uint32_t struct_size;
+    uint32_t reserved;
+    const char *block;        /* its name, valid until the block is detached */
+    uint64_t guest_bytes;
+    uint64_t resident_bytes;
+    /* [i]: bytes in RAM that have been idle for at least 2^i seconds. Eviction at that
+     * age would take them out of RAM. */
+    uint64_t idle_bytes[FROSTLINE_IDLE_THRESHOLDS];
+    /* [i]: pages in a thousand seconds, on average over about a minute, that were touched
+     * after they had been idle for at least 2^i seconds: the faults that eviction at
+     * that age costs, as long as the guest goes on like this. */
+    uint64_t returns_per_1000s[FROSTLINE_IDLE_THRESHOLDS];
+} frostline_working_set;
 
 /* The ABI version of the library. Call it first: when it differs from
  * FROSTLINE_ABI_VERSION, call nothing else. Any thread. */
@@ -247,6 +296,10 @@ int frostline_block_attach(frostline_pager *pager, const frostline_block_info *i
  * be unmapped. Waits for evictions and fetches in flight. Control thread. */
 void frostline_block_detach(frostline_block *block);
 
+/* Fills in `set`. Disturbs no ages, takes no lock, waits for nothing. Any thread, while
+ * the block is attached. */
+void frostline_block_working_set(const frostline_block *block, frostline_working_set *set);
+
 /*
  * Brackets a discard: between the two calls the caller gives [offset, offset +
  * length) back to the kernel (MADV_DONTNEED), and afterwards the range reads as
@@ -257,6 +310,18 @@ void frostline_block_detach(frostline_block *block);
  */
 void frostline_discard_begin(frostline_block *block, uint64_t offset, uint64_t length);
 void frostline_discard_end(frostline_block *block, uint64_t offset, uint64_t length);
+
+/*
+ * Brackets a transfer: from the first call to the second, no page that [offset, offset +
+ * length) touches is evicted, so that a device or the kernel may go on writing into the
+ * memory that it found there (UFFDIO_MOVE notices pages pinned for DMA, but no plain
+ * page references; nothing is noticed where pages leave by other ways). Call it before
+ * the memory is looked up. Pages that are out already come back when they are touched.
+ * It forbids no discard. It waits for at most one move of 512 pages. Any thread, any
+ * locks; transfers may overlap; each begin needs one end with the same range.
+ */
+void frostline_transfer_begin(frostline_block *block, uint64_t offset, uint64_t length);
+void frostline_transfer_end(frostline_block *block, uint64_t offset, uint64_t length);
 
 #ifdef __cplusplus
 }

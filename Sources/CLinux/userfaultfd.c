@@ -19,8 +19,10 @@ enum {
 #define IOCTL_COPY 0xc028aa03ul
 #define IOCTL_ZEROPAGE 0xc020aa04ul
 #define IOCTL_MOVE 0xc028aa05ul
+#define IOCTL_WRITEPROTECT 0xc018aa06ul
 #define IOCTL_POISON 0xc020aa08ul
 #define IOCTL_RWPROTECT 0xc018aa09ul
+/* The same bits for both protections. */
 #define RWPROTECT_ARM 1ull
 #define RWPROTECT_DISARM_QUIETLY 2ull /* in async mode nobody waits, so nobody is woken */
 
@@ -120,6 +122,18 @@ int clinux_uffd_disarm(int fd, uint64_t start, uint64_t length)
 {
     struct protection argument = {start, length, RWPROTECT_DISARM_QUIETLY};
     return ioctl(fd, IOCTL_RWPROTECT, &argument) < 0 ? -errno : 0;
+}
+
+int clinux_uffd_arm_writes(int fd, uint64_t start, uint64_t length)
+{
+    struct protection argument = {start, length, RWPROTECT_ARM};
+    return ioctl(fd, IOCTL_WRITEPROTECT, &argument) < 0 ? -errno : 0;
+}
+
+int clinux_uffd_disarm_writes(int fd, uint64_t start, uint64_t length)
+{
+    struct protection argument = {start, length, RWPROTECT_DISARM_QUIETLY};
+    return ioctl(fd, IOCTL_WRITEPROTECT, &argument) < 0 ? -errno : 0;
 }
 
 int clinux_uffd_read(int fd, struct clinux_fault *faults, int capacity)

@@ -6,11 +6,28 @@ import Kernel
 final class AttachedBlock: Sendable {
     let owner: LivePager
     let region: Region
+    let name: CStringCopy
 
     init(owner: LivePager, region: Region) {
         self.owner = owner
         self.region = region
+        name = CStringCopy(region.name)
     }
+}
+
+/// A string for C, as long as this lives.
+@safe final class CStringCopy: @unchecked Sendable {
+    let pointer: UnsafePointer<CChar>
+    private let buffer: UnsafeMutableBufferPointer<CChar>
+
+    init(_ string: String) {
+        let bytes = string.utf8CString
+        unsafe buffer = .allocate(capacity: bytes.count)
+        _ = unsafe buffer.initialize(from: bytes)
+        unsafe pointer = UnsafePointer(buffer.baseAddress!)
+    }
+
+    deinit { unsafe buffer.deallocate() }
 }
 
 @c @implementation
@@ -58,6 +75,58 @@ public func frostline_discard_begin(_ block: OpaquePointer?, _ offset: UInt64, _
 @c @implementation
 public func frostline_discard_end(_ block: OpaquePointer?, _ offset: UInt64, _ length: UInt64) {
     unsafe withPages(block, offset, length) { $0.endDiscard($1, pages: $2) }
+}
+
+@c @implementation
+public func frostline_transfer_begin(_ block: OpaquePointer?, _ offset: UInt64, _ length: UInt64) {
+    unsafe withPages(touchedBy: block, offset, length) { $0.beginTransfer($1, pages: $2) }
+}
+
+@c @implementation
+public func frostline_transfer_end(_ block: OpaquePointer?, _ offset: UInt64, _ length: UInt64) {
+    unsafe withPages(touchedBy: block, offset, length) { $0.endTransfer($1, pages: $2) }
+}
+
+/// The pages that a range of bytes touches.
+private func withPages(
+    touchedBy block: OpaquePointer?, _ offset: UInt64, _ length: UInt64,
+    _ body: (Pager<LinuxKernel>, Region, Range<Int>) -> Void
+) {
+    guard length > 0 else { return }
+    let start = offset / UInt64(pageSize) * UInt64(pageSize)
+    let end = UInt64(roundUp(Int(offset + length), to: pageSize))
+    unsafe withPages(block, start, end - start, body)
+}
+
+@c @implementation
+public func frostline_block_working_set(
+    _ block: OpaquePointer?, _ set: UnsafeMutablePointer<frostline_working_set>?
+) {
+    guard let block = unsafe block, let set = unsafe set else { return }
+    let attached = unsafe Unmanaged<AttachedBlock>.fromOpaque(UnsafeRawPointer(block)).takeUnretainedValue()
+    var filled = unsafe snapshot(attached)
+    unsafe copyKnownFields(of: &filled, to: set)
+}
+
+private func snapshot(_ block: AttachedBlock) -> frostline_working_set {
+    var set = unsafe frostline_working_set()
+    let region = block.region
+    unsafe set.block = block.name.pointer
+    unsafe set.guest_bytes = region.length
+    unsafe set.resident_bytes = UInt64(region.workingSet.residentPages * pageSize)
+    unsafe withUnsafeMutableBytes(of: &set.idle_bytes) { bytes in
+        let idle = unsafe bytes.assumingMemoryBound(to: UInt64.self)
+        for power in idle.indices {
+            unsafe idle[power] = UInt64(region.workingSet.idlePages(power: power) * pageSize)
+        }
+    }
+    unsafe withUnsafeMutableBytes(of: &set.returns_per_1000s) { bytes in
+        let returns = unsafe bytes.assumingMemoryBound(to: UInt64.self)
+        for power in returns.indices {
+            unsafe returns[power] = UInt64(region.workingSet.returnsPerSecond(power: power) * 1000)
+        }
+    }
+    return unsafe set
 }
 
 private func withPages(

@@ -15,7 +15,7 @@ public func frostline_pager_create(
             throw SetupFailure(.invalid, "options and host must be given")
         }
         let pager = unsafe try LivePager(
-            try PagerOptions(checking: options.pointee), host: try Host(checking: host.pointee))
+            try PagerOptions(checking: known(options)), host: try Host(checking: host.pointee))
         unsafe out.pointee = OpaquePointer(Unmanaged.passRetained(pager).toOpaque())
     }
 }
@@ -39,9 +39,13 @@ public func frostline_pager_set(
             switch setting {
             case FROSTLINE_SETTING_LIMIT.rawValue: try settings.setLimit(value)
             case FROSTLINE_SETTING_IDLE_AGE.rawValue: try settings.setIdleAge(value)
+            case FROSTLINE_SETTING_MODE.rawValue: settings.setMode(try Mode(checking: value))
+            case FROSTLINE_SETTING_STALL_BUDGET.rawValue: try settings.setStallBudget(millionths: value)
             default:
                 throw SetupFailure(
-                    .invalid, "setting \(setting) is unknown; there are limit (1) and idle age (2)")
+                    .invalid,
+                    "setting \(setting) is unknown; there are limit (1), idle age (2), mode (3) and "
+                        + "stall budget (4)")
             }
         } catch let failure as SetupFailure {
             throw failure
@@ -54,24 +58,47 @@ public func frostline_pager_set(
     }
 }
 
+extension Mode {
+    init(checking value: UInt64) throws(SetupFailure) {
+        guard let raw = UInt8(exactly: value), let mode = Mode(rawValue: raw) else {
+            throw SetupFailure(
+                .invalid,
+                "mode \(value) is unknown; there are active (0), observe (1), off (2) and drain (3)")
+        }
+        self = mode
+    }
+}
+
 func livePager(_ pointer: OpaquePointer?) -> LivePager {
     guard let pointer = unsafe pointer else { preconditionFailure("a null pager was passed") }
     return unsafe Unmanaged<LivePager>.fromOpaque(UnsafeRawPointer(pointer)).takeUnretainedValue()
 }
 
+/// The caller's options: an older caller has a shorter struct, the rest is 0.
+private func known(_ options: UnsafePointer<frostline_options>) throws(SetupFailure) -> frostline_options {
+    let size = unsafe Int(options.pointee.struct_size)
+    guard unsafe size >= MemoryLayout<frostline_options>.offset(of: \.stall_budget)! else {
+        throw SetupFailure(.invalid, "frostline_options.struct_size is too small")
+    }
+    var known = unsafe frostline_options()
+    unsafe withUnsafeMutableBytes(of: &known) { bytes in
+        unsafe bytes.copyMemory(
+            from: UnsafeRawBufferPointer(start: options, count: min(size, bytes.count)))
+    }
+    return unsafe known
+}
+
 extension PagerOptions {
     init(checking options: frostline_options) throws(SetupFailure) {
-        guard unsafe options.struct_size >= MemoryLayout<frostline_options>.size else {
-            throw SetupFailure(.invalid, "frostline_options.struct_size is too small")
-        }
         let tracker: TrackerChoice
         switch unsafe options.tracker {
         case FROSTLINE_TRACKER_AUTO.rawValue: tracker = .automatic
         case FROSTLINE_TRACKER_RWP.rawValue: tracker = .readWriteProtection
         case FROSTLINE_TRACKER_NONE.rawValue: tracker = .none
+        case FROSTLINE_TRACKER_WP.rawValue: tracker = .writeProtection
         default:
             throw SetupFailure(
-                .invalid, unsafe "tracker \(options.tracker) is unknown; there are auto, rwp and none")
+                .invalid, unsafe "tracker \(options.tracker) is unknown; there are auto, rwp, wp and none")
         }
         guard unsafe options.guard <= FROSTLINE_GUARD_MOVE.rawValue else {
             throw SetupFailure(.invalid, unsafe "guard \(options.guard) is unknown; there are auto and move")
@@ -88,6 +115,9 @@ extension PagerOptions {
         unsafe self.init(
             tracker: tracker, store: try Self.store(options), readErrorAction: action,
             limit: options.limit, idleAge: options.idle_age)
+        mode = unsafe try Mode(checking: UInt64(options.mode))
+        stallBudget = unsafe options.stall_budget
+        vcpuCount = unsafe max(1, Int(options.vcpus))
     }
 
     private static func store(_ options: frostline_options) throws(SetupFailure) -> StoreChoice {

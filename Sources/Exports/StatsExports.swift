@@ -8,20 +8,30 @@ public func frostline_pager_stats(
 ) {
     guard let stats = unsafe stats else { return }
     let live = unsafe livePager(pager)
-    let room = unsafe Int(stats.pointee.struct_size)
     var filled = unsafe snapshot(live)
-    unsafe filled.struct_size = UInt32(min(room, MemoryLayout<frostline_stats>.size))
-    // An older caller has a shorter struct: it gets the fields it knows.
-    unsafe withUnsafeBytes(of: &filled) { bytes in
-        unsafe UnsafeMutableRawPointer(stats).copyMemory(
-            from: bytes.baseAddress!, byteCount: min(room, bytes.count))
+    unsafe copyKnownFields(of: &filled, to: stats)
+}
+
+/// Copies a struct that begins with its `struct_size` over the caller's: an older caller
+/// has a shorter one and gets the fields it knows.
+func copyKnownFields<Fields>(of filled: inout Fields, to target: UnsafeMutablePointer<Fields>) {
+    let raw = UnsafeMutableRawPointer(target)
+    let room = unsafe Int(raw.load(as: UInt32.self))
+    unsafe withUnsafeMutableBytes(of: &filled) { bytes in
+        let count = min(room, bytes.count)
+        unsafe bytes.storeBytes(of: UInt32(count), as: UInt32.self)
+        unsafe raw.copyMemory(from: bytes.baseAddress!, byteCount: count)
     }
 }
 
 private func snapshot(_ live: LivePager) -> frostline_stats {
     var stats = unsafe frostline_stats()
     let pager = live.pager
-    unsafe stats.tracker = cString(pager.tracking ? "rwp" : "none")
+    switch live.tracking {
+    case .none: unsafe stats.tracker = cString("none")
+    case .readWriteProtection: unsafe stats.tracker = cString("rwp")
+    case .writeProtection: unsafe stats.tracker = cString("wp")
+    }
     unsafe stats.guard = cString("move")
     unsafe stats.store = cString(live.storeName)
     unsafe fillPlaces(&stats, pager)
@@ -29,6 +39,9 @@ private func snapshot(_ live: LivePager) -> frostline_stats {
     unsafe fillCounters(&stats, pager.counters)
     unsafe stats.limit = pager.settings.limit
     unsafe stats.idle_age = pager.settings.idleAge
+    unsafe stats.stall_budget = UInt64((pager.settings.stallBudget * 1e6).rounded())
+    unsafe stats.mode = UInt64(pager.settings.mode.rawValue)
+    unsafe stats.fault_time_total = pager.faultTimes.total.value
     let times = pager.faultTimes
     unsafe stats.fault_time_p50 = times.percentile(0.5)
     unsafe stats.fault_time_p99 = times.percentile(0.99)

@@ -4,11 +4,14 @@ import CLinux
 public struct KernelFeatures: Equatable, Sendable {
     /// Asynchronous read-write protection.
     public var readWriteProtection: Bool
+    /// Asynchronous write protection.
+    public var writeProtection: Bool
     public var move: Bool
     public var poison: Bool
 
-    public init(readWriteProtection: Bool, move: Bool, poison: Bool) {
+    public init(readWriteProtection: Bool, writeProtection: Bool, move: Bool, poison: Bool) {
         self.readWriteProtection = readWriteProtection
+        self.writeProtection = writeProtection
         self.move = move
         self.poison = poison
     }
@@ -23,20 +26,25 @@ public struct KernelFeatures: Equatable, Sendable {
         if let errno = unsafe Errno.from(clinux_uffd_api(descriptor.number, 0, &offered)) { throw errno }
         func has(_ feature: UInt64) -> Bool { offered & feature == feature }
         return KernelFeatures(
-            readWriteProtection: has(uffdFeatureRWP | uffdFeatureRWPAsync),
+            readWriteProtection: has(PageTracking.readWriteProtection.features),
+            writeProtection: has(PageTracking.writeProtection.features),
             move: has(uffdFeatureMove),
             poison: has(uffdFeaturePoison))
     }
 }
 
 // The importer leaves out macros with casts.
+let uffdFeatureWP: UInt64 = 1 << 0
+let uffdFeatureWPAsync: UInt64 = 1 << 15
 let uffdFeaturePoison: UInt64 = 1 << 14
 let uffdFeatureMove: UInt64 = 1 << 16
 let uffdFeatureRWP: UInt64 = 1 << 17
 let uffdFeatureRWPAsync: UInt64 = 1 << 18
 let uffdRegisterMissing: UInt64 = 1
+let uffdRegisterWP: UInt64 = 2
 let uffdRegisterRWP: UInt64 = 8
 let uffdFaultWrite: UInt64 = 1
+let pageIsWritten: UInt64 = 1 << 1
 let pageIsPresent: UInt64 = 1 << 3
 let pageIsHuge: UInt64 = 1 << 6
 let pageIsAccessed: UInt64 = 1 << 9

@@ -107,13 +107,14 @@ public struct TransferCompletion: Sendable {
 /// anything, except where a requirement names one thread. Answers are values,
 /// not thrown, so that the hot path has no error plumbing.
 public protocol KernelPort: AnyObject, Sendable {
-    /// Registers guest memory for tracking (RWP), without missing faults.
+    /// Registers guest memory for tracking, without missing faults.
     func track(start: UInt64, length: UInt64) -> Errno?
     /// Makes first touches of the range fault to us; `tracked` when `track` covers it.
     func watch(start: UInt64, length: UInt64, tracked: Bool) -> Errno?
     func unregister(start: UInt64, length: UInt64) -> Errno?
 
-    /// Arms present pages: their next touch is noted (UFFDIO_RWPROTECT). Holes are skipped.
+    /// Arms present pages: their next touch is noted (UFFDIO_RWPROTECT, or
+    /// UFFDIO_WRITEPROTECT where only writes are). Holes are skipped.
     func arm(start: UInt64, length: UInt64) -> Errno?
     /// Makes a huge page of 512 present pages (MADV_COLLAPSE). They count as touched.
     func collapse(start: UInt64) -> Errno?

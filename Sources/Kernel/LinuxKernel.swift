@@ -6,21 +6,20 @@ public final class LinuxKernel: Sendable {
     let faults: Descriptor
     let pagemap: Descriptor
     let file: StoreFile?
+    let tracking: PageTracking
     public let features: KernelFeatures
 
     /// Opens a userfaultfd with exactly the features the pager will use.
     ///
     /// Faults of the kernel itself (KVM, device I/O) must reach us too, so the
     /// descriptor is never opened with UFFD_USER_MODE_ONLY.
-    public init(tracking: Bool, file: StoreFile?) throws(Errno) {
+    public init(tracking: PageTracking, file: StoreFile?) throws(Errno) {
         let features = try KernelFeatures.probe()
         let number = clinux_uffd_open()
         if let errno = Errno.from(number) { throw errno }
         let faults = Descriptor(adopting: number)
-        var wanted = uffdFeatureMove
+        var wanted = uffdFeatureMove | tracking.features
         if features.poison { wanted |= uffdFeaturePoison }
-        // RWP_ASYNC stands only beside RWP in the same call.
-        if tracking { wanted |= uffdFeatureRWP | uffdFeatureRWPAsync }
         var offered: UInt64 = 0
         if let errno = unsafe Errno.from(clinux_uffd_api(number, wanted, &offered)) { throw errno }
         let map = clinux_pagemap_open()
@@ -28,6 +27,7 @@ public final class LinuxKernel: Sendable {
         self.faults = faults
         pagemap = Descriptor(adopting: map)
         self.file = file
+        self.tracking = tracking
         self.features = features
     }
 
@@ -39,12 +39,12 @@ public final class LinuxKernel: Sendable {
 
 extension LinuxKernel: KernelPort {
     public func track(start: UInt64, length: UInt64) -> Errno? {
-        .from(clinux_uffd_register(faults.number, start, length, uffdRegisterRWP))
+        .from(clinux_uffd_register(faults.number, start, length, tracking.registerMode))
     }
 
     public func watch(start: UInt64, length: UInt64, tracked: Bool) -> Errno? {
         // Registering again without RWP is refused (EBUSY): always name all modes.
-        let mode = uffdRegisterMissing | (tracked ? uffdRegisterRWP : 0)
+        let mode = uffdRegisterMissing | (tracked ? tracking.registerMode : 0)
         return .from(clinux_uffd_register(faults.number, start, length, mode))
     }
 
@@ -53,16 +53,26 @@ extension LinuxKernel: KernelPort {
     }
 
     public func arm(start: UInt64, length: UInt64) -> Errno? {
-        .from(clinux_uffd_arm(faults.number, start, length))
+        switch tracking {
+        case .none: .invalid
+        case .readWriteProtection: .from(clinux_uffd_arm(faults.number, start, length))
+        case .writeProtection: .from(clinux_uffd_arm_writes(faults.number, start, length))
+        }
     }
 
     public func collapse(start: UInt64) -> Errno? {
-        // MADV_COLLAPSE refuses armed pages (EINVAL).
-        if let errno = Errno.from(clinux_uffd_disarm(faults.number, start, UInt64(hugePageSize))) {
-            return errno
-        }
+        if let errno = disarm(start: start, length: UInt64(hugePageSize)) { return errno }
         let address = unsafe UnsafeMutableRawPointer(bitPattern: UInt(start))
         return .from(unsafe clinux_collapse(address, UInt64(hugePageSize)))
+    }
+
+    /// MADV_COLLAPSE refuses armed pages (EINVAL).
+    private func disarm(start: UInt64, length: UInt64) -> Errno? {
+        switch tracking {
+        case .none: nil
+        case .readWriteProtection: .from(clinux_uffd_disarm(faults.number, start, length))
+        case .writeProtection: .from(clinux_uffd_disarm_writes(faults.number, start, length))
+        }
     }
 
     public func scan(
@@ -72,14 +82,14 @@ extension LinuxKernel: KernelPort {
             var walkedTo = start
             let count = unsafe clinux_pagemap_scan(
                 pagemap.number, start, end, pageIsPresent,
-                pageIsPresent | (tracked ? pageIsAccessed | pageIsHuge : 0),
+                pageIsPresent | (tracked ? tracking.touchedCategory | pageIsHuge : 0),
                 regions.baseAddress!, Int32(regions.count), &walkedTo)
             if let errno = Errno.from(count) { return .failed(errno) }
             for index in 0..<Int(count) {
                 let region = unsafe regions[index]
                 unsafe runs[index] = ScanRun(
                     start: region.start, end: region.end,
-                    touched: region.categories & pageIsAccessed != 0,
+                    touched: region.categories & tracking.touchedCategory != 0,
                     isHuge: region.categories & pageIsHuge != 0)
             }
             // Linux fills the vector 512 regions at a time, and when it fills up exactly

@@ -29,6 +29,9 @@ static struct {
     void (*detach)(frostline_block *);
     void (*discard_begin)(frostline_block *, uint64_t, uint64_t);
     void (*discard_end)(frostline_block *, uint64_t, uint64_t);
+    void (*transfer_begin)(frostline_block *, uint64_t, uint64_t);
+    void (*transfer_end)(frostline_block *, uint64_t, uint64_t);
+    void (*working_set)(const frostline_block *, frostline_working_set *);
 } api;
 
 static int passed, failed;
@@ -50,6 +53,9 @@ static void load(const char *path)
         {"frostline_block_attach", &api.attach},     {"frostline_block_detach", &api.detach},
         {"frostline_discard_begin", &api.discard_begin},
         {"frostline_discard_end", &api.discard_end},
+        {"frostline_transfer_begin", &api.transfer_begin},
+        {"frostline_transfer_end", &api.transfer_end},
+        {"frostline_block_working_set", &api.working_set},
     };
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (library == NULL) {
@@ -103,6 +109,15 @@ static void refusals(void)
     options.tracker = 99;
     refuses(options, -EINVAL, "tracker 99");
     options = good_options();
+    options.mode = 99;
+    refuses(options, -EINVAL, "mode 99");
+    options = good_options();
+    options.stall_budget = 600000;
+    refuses(options, -EINVAL, "50 %");
+    options = good_options();
+    options.struct_size = 8;
+    refuses(options, -EINVAL, "struct_size");
+    options = good_options();
     options.guard = 99;
     refuses(options, -EINVAL, "guard 99");
     options = good_options();
@@ -148,6 +163,64 @@ static uint64_t stamp(uint64_t page, uint64_t word)
     return word % 2 ? page : (page + 1) * 0x9e3779b97f4a7c15u + word * 0xbf58476d1ce4e5b9u;
 }
 
+/* What is in flight stays, however the limit presses, and leaves once it is done. */
+static void transfers(frostline_pager *pager, frostline_block *block, uint64_t *memory)
+{
+    char error[512] = "";
+    uint64_t offset = 64 * MIB + 5, length = 2 * MIB;
+    unsigned char present[513];
+    api.transfer_begin(block, offset, length);
+    for (uint64_t page = 0; page <= length / PAGE; page++) {
+        (void)*(volatile uint64_t *)&memory[(64 * MIB / PAGE + page) * 512];
+    }
+    uint64_t evictions = stats_of(pager).evictions, deadline = now_ms() + 20000;
+    api.set(pager, FROSTLINE_SETTING_IDLE_AGE, 1000000000, error, sizeof error);
+    while (stats_of(pager).evictions < evictions + 1000 && now_ms() < deadline) {
+        /* Others come and go meanwhile. */
+        for (uint64_t page = 0; page < 4000; page++) {
+            (void)*(volatile uint64_t *)&memory[page * 512];
+        }
+    }
+    check(stats_of(pager).evictions >= evictions + 1000, "others are evicted meanwhile", "evictions");
+    mincore((char *)memory + 64 * MIB, length + PAGE, present);
+    int gone = 0;
+    for (uint64_t page = 0; page <= length / PAGE; page++) {
+        gone += !(present[page] & 1);
+    }
+    check(gone == 0, "what a transfer touches stays in RAM", "");
+    api.transfer_end(block, offset, length);
+    api.set(pager, FROSTLINE_SETTING_IDLE_AGE, 0, error, sizeof error);
+}
+
+/* The mode stops eviction, brings everything back, and the working set adds up. */
+static void working_sets(frostline_pager *pager, frostline_block *block, uint64_t length)
+{
+    char error[512] = "";
+    check(api.set(pager, FROSTLINE_SETTING_MODE, 7, error, sizeof error) == -EINVAL, "an unknown mode is refused", error);
+    check(api.set(pager, FROSTLINE_SETTING_STALL_BUDGET, 5000, error, sizeof error) == 0, "a stall budget is taken", error);
+    check(api.set(pager, FROSTLINE_SETTING_MODE, FROSTLINE_MODE_DRAIN, error, sizeof error) == 0, "the pager drains", error);
+    uint64_t deadline = now_ms() + 60000;
+    while (stats_of(pager).evicted_bytes > 0 && now_ms() < deadline) {
+    }
+    frostline_stats stats = stats_of(pager);
+    check(stats.evicted_bytes == 0, "and brings everything back", "evicted_bytes");
+    check(stats.mode == FROSTLINE_MODE_DRAIN && stats.stall_budget == 5000, "both are in force", "");
+    api.set(pager, FROSTLINE_SETTING_MODE, FROSTLINE_MODE_OBSERVE, error, sizeof error);
+    frostline_working_set set;
+    memset(&set, 0, sizeof set);
+    do {
+        set.struct_size = sizeof set;
+        api.working_set(block, &set);
+    } while ((set.resident_bytes < length - 8 * MIB || set.idle_bytes[1] == 0) && now_ms() < deadline);
+    check(strcmp(set.block, "ram") == 0 && set.guest_bytes == length, "a working set is a block's", set.block);
+    check(set.resident_bytes >= length - 8 * MIB, "all that was read is resident", "resident_bytes");
+    check(set.idle_bytes[1] > 0, "and turns idle when nobody touches it", "idle_bytes");
+    for (int i = 1; i < FROSTLINE_IDLE_THRESHOLDS; i++) {
+        check(set.idle_bytes[i] <= set.idle_bytes[i - 1], "what is idle for longer is less", "idle_bytes");
+    }
+    check(stats_of(pager).evicted_bytes == 0, "observing evicts nothing", "evicted_bytes");
+}
+
 static void pages_memory(void)
 {
     frostline_options options = good_options();
@@ -180,6 +253,7 @@ static void pages_memory(void)
     check(stats.guest_bytes == length, "the block is counted", "guest_bytes");
     check(strcmp(stats.tracker, "none") == 0 && strcmp(stats.guard, "move") == 0, "tracker and guard are named", "");
 
+    transfers(pager, block, memory);
     api.discard_begin(block, 8 * MIB, 4 * MIB);
     madvise((char *)memory + 8 * MIB, 4 * MIB, MADV_DONTNEED);
     api.discard_end(block, 8 * MIB, 4 * MIB);
@@ -197,6 +271,7 @@ static void pages_memory(void)
     check(api.set(pager, FROSTLINE_SETTING_LIMIT, 0, error, sizeof error) == 0, "the limit is lifted", error);
     check(stats_of(pager).limit == 0, "and that is in force", "limit");
     check(api.set(pager, 77, 0, error, sizeof error) == -EINVAL, "an unknown setting is refused", error);
+    working_sets(pager, block, length);
     api.detach(block);
     check(stats_of(pager).evicted_bytes == 0, "a detached block leaves nothing in the store", "evicted_bytes");
     api.destroy(pager);

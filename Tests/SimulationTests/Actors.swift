@@ -20,11 +20,12 @@ extension World {
         for index in 0..<plan.guests { spawn("vcpu\(index)") { [self] in useMemory() } }
         for index in 0..<plan.discarders { spawn("balloon\(index)") { [self] in balloon() } }
         if plan.devices > 0 { spawn("device") { [self] in transferDirectly() } }
+        for index in 0..<plan.transfers { spawn("transfer\(index)") { [self] in transferUnnoticed() } }
         if plan.hasHotplug { spawn("hotplug") { [self] in plugAndUnplug() } }
         if plan.hasOperator { spawn("operator") { [self] in changeModes() } }
         busyActors =
-            plan.guests + plan.discarders + plan.devices + (plan.hasHotplug ? 1 : 0)
-            + (plan.hasOperator ? 1 : 0)
+            plan.guests + plan.discarders + plan.devices + plan.transfers
+            + (plan.hasHotplug ? 1 : 0) + (plan.hasOperator ? 1 : 0)
         spawn("director") { [self] in direct() }
         scheduler.run()
         let counters = pager.counters
@@ -143,6 +144,31 @@ extension World {
             isWorkerAwake = true
         }
         settings.setMode(.active)
+        busyActors -= 1
+    }
+
+    /// Device I/O by plain page references, which the kernel does not mind: only the
+    /// pager's own word keeps the pages where the device found them.
+    private func transferUnnoticed() {
+        for _ in 0..<plan.operations / 8 {
+            let first = scheduler.random.pick(block.pagesInUse)
+            let pages = first..<min(plan.pageCount, first + 1 + scheduler.random.below(4))
+            pager.beginTransfer(block.region, pages: pages)
+            let page = first + scheduler.random.below(pages.count)
+            // A discard takes the page from the device as well.
+            let discardsBefore = block.openDiscards.isEmpty ? block.discardCount : -1
+            let access = readPage(block, page)
+            for _ in 0..<scheduler.random.below(30) where access == .done {
+                scheduler.step()
+                if block.discardCount != discardsBefore { break }
+                if block.space[page].state != .present {
+                    scheduler.fail("page \(page) left the guest during a transfer")
+                }
+                if scheduler.random.chance(200) { write(block, page) }
+            }
+            pager.endTransfer(block.region, pages: pages)
+            if scheduler.random.chance(300) { doze() }
+        }
         busyActors -= 1
     }
 

@@ -27,6 +27,8 @@ struct Plan {
     /// Discards aim at single pages that are on their way, one after the other.
     var isStorm: Bool
     var devices: Int
+    /// Devices whose use of memory the kernel knows nothing of.
+    var transfers: Int
     /// Attaches and detaches a second block meanwhile.
     var hasHotplug: Bool
     /// Changes the mode meanwhile.
@@ -58,6 +60,7 @@ struct Plan {
         discarders = random.below(3)
         isStorm = discarders > 0 && random.chance(300)
         devices = random.below(2)
+        transfers = random.below(3)
         hasHotplug = random.chance(300)
         hasOperator = random.chance(300)
         operations = 40 + random.below(160)

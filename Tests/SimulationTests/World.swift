@@ -10,6 +10,7 @@ final class Block {
     let pagesInUse: [Int]
     /// Ranges between the begin and the end of a discard.
     var openDiscards: [Range<Int>] = []
+    var discardCount = 0
     /// Unreadable pages that the host program was told of, and that are not back yet.
     var unreadable: [Int] = []
 
@@ -173,6 +174,7 @@ final class World: @unchecked Sendable {
     /// A discard as a host program does it: begin, drop, end.
     func discard(_ block: Block, _ pages: Range<Int>) {
         block.openDiscards.append(pages)
+        block.discardCount += 1
         scheduler.trace.note(scheduler.actorName, "discard", pages.lowerBound, pages.count)
         pager.beginDiscard(block.region, pages: pages)
         kernel.drop(block.space, pages)

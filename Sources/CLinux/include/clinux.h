@@ -45,6 +45,9 @@ int clinux_uffd_poison(int fd, uint64_t start, uint64_t length);
 int clinux_uffd_move(int fd, uint64_t to, uint64_t from, uint64_t length, uint64_t *moved);
 int clinux_uffd_arm(int fd, uint64_t start, uint64_t length);
 int clinux_uffd_disarm(int fd, uint64_t start, uint64_t length);
+/* The same against writes only. */
+int clinux_uffd_arm_writes(int fd, uint64_t start, uint64_t length);
+int clinux_uffd_disarm_writes(int fd, uint64_t start, uint64_t length);
 /* Reads page-fault messages; returns how many, 0 when none is waiting. */
 int clinux_uffd_read(int fd, struct clinux_fault *faults, int capacity);
 

@@ -22,8 +22,13 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
             return 0
         }
         batch.removeAll()
-        claim(region, candidates)
-        moveOut(region)
+        // Announced before transfers are looked for: see `TransferCounts.begin`.
+        pager.leavingFrom.store(region.address(of: first), ordering: .sequentiallyConsistent)
+        if region.transfers.isNone(region.hugePage(of: first)) {
+            claim(region, candidates)
+            moveOut(region)
+        }
+        pager.leavingFrom.store(0, ordering: .sequentiallyConsistent)
         let stored = storeStaged(region)
         releaseStaging(region)
         return stored

@@ -11,6 +11,7 @@ public final class LivePager: Sendable {
     private let stopping = Atomic<Bool>(false)
     private let threads: Lock<Threads>
     public let storeName: StaticString
+    public let tracking: PageTracking
     private static let tickNanoseconds: UInt64 = 1_000_000_000
     /// At least this long after a pass that evicted nothing, however far beyond its
     /// limit the guest is: a full store must not cost a CPU as well.
@@ -50,13 +51,15 @@ public final class LivePager: Sendable {
             let port = try LinuxKernel(tracking: tracking, file: file)
             let store = try Self.makeStore(options.store, port)
             let pager = try Pager(
-                port: port, store: store, settings: settings, host: host, tracking: tracking,
+                port: port, store: store, settings: settings, host: host,
+                tracking: tracking != .none,
                 readErrorAction: options.readErrorAction, vcpuCount: options.vcpuCount,
                 wakeWorker: { reference.wakeUp.signal() })
             let server = try FaultServer(pager: pager)
             loop = try FaultLoop { Self.dispatch(server) }
             worker = Worker(pager: pager)
             self.pager = pager
+            self.tracking = tracking
             wakeUp = reference
         } catch {
             throw SetupFailure(error, "cannot set up the pager: \(error.text)")

@@ -2,7 +2,7 @@ import Kernel
 
 /// How a pager is wanted, after the C types are gone.
 public struct PagerOptions: Sendable {
-    public enum TrackerChoice: Sendable { case automatic, readWriteProtection, none }
+    public enum TrackerChoice: Sendable { case automatic, readWriteProtection, writeProtection, none }
     public enum StoreChoice: Sendable {
         case compressed
         /// Size in bytes.

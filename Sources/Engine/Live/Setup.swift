@@ -29,14 +29,14 @@ enum Setup {
         return features
     }
 
-    /// Whether to track with RWP.
+    /// How to track.
     static func chooseTracking(
         _ choice: PagerOptions.TrackerChoice, _ features: KernelFeatures, _ options: PagerOptions,
         _ host: Host
-    ) throws(SetupFailure) -> Bool {
+    ) throws(SetupFailure) -> PageTracking {
         switch choice {
         case .none:
-            return false
+            return .none
         case .readWriteProtection:
             guard features.readWriteProtection else {
                 throw SetupFailure(
@@ -44,15 +44,30 @@ enum Setup {
                     "tracker rwp was demanded, but this kernel has no userfaultfd read-write "
                         + "protection: use Linux 7.3 or later, or tracker auto or none")
             }
-            return true
+            return .readWriteProtection
+        case .writeProtection:
+            guard features.writeProtection else {
+                throw SetupFailure(
+                    .notSupported,
+                    "tracker wp was demanded, but this kernel has no asynchronous userfaultfd write "
+                        + "protection: use Linux 6.7 or later, or tracker auto or none")
+            }
+            return .writeProtection
         case .automatic:
-            if !features.readWriteProtection {
+            if features.readWriteProtection { return .readWriteProtection }
+            guard features.writeProtection else {
                 host.log(
                     .warning,
-                    "this kernel has no userfaultfd read-write protection (Linux 7.3), so touches "
-                        + "are not tracked: a page is as old as its last arrival in RAM")
+                    "this kernel has neither userfaultfd read-write protection (Linux 7.3) nor "
+                        + "asynchronous write protection (Linux 6.7), so touches are not tracked: "
+                        + "a page is as old as its last arrival in RAM")
+                return .none
             }
-            return features.readWriteProtection
+            host.log(
+                .warning,
+                "this kernel has no userfaultfd read-write protection (Linux 7.3), so only writes "
+                    + "are tracked (tracker wp): pages that are only read look cold and come back")
+            return .writeProtection
         }
     }
 

@@ -15,6 +15,7 @@ public final class Region: Sendable {
     let looks: HugePageLooks
     let visits: VisitSchedule
     public let workingSet = WorkingSet()
+    let transfers: TransferCounts
     /// Pages that precede the block in its first, huge-page-aligned chunk.
     private let leadingPages: Int
     /// Reads of the store under way for this block.
@@ -33,6 +34,7 @@ public final class Region: Sendable {
         let hugePages = (pages + leadingPages + hugePageSize / pageSize - 1) / (hugePageSize / pageSize)
         looks = HugePageLooks(count: hugePages)
         visits = try VisitSchedule(count: hugePages)
+        transfers = try TransferCounts(count: hugePages)
     }
 
     public var end: UInt64 { start + length }

@@ -1,0 +1,36 @@
+/// How the kernel notes touches of guest memory. All are asynchronous: the access that is
+/// noted does not wait for us.
+public enum PageTracking: Sendable {
+    /// Not at all.
+    case none
+    /// Reads and writes (userfaultfd RWP, Linux 7.3).
+    case readWriteProtection
+    /// Writes only (userfaultfd WP, Linux 6.7): a page that is only read looks cold.
+    case writeProtection
+
+    /// Asked of UFFDIO_API. The asynchronous mode stands only beside the plain one.
+    var features: UInt64 {
+        switch self {
+        case .none: 0
+        case .readWriteProtection: uffdFeatureRWP | uffdFeatureRWPAsync
+        case .writeProtection: uffdFeatureWP | uffdFeatureWPAsync
+        }
+    }
+
+    var registerMode: UInt64 {
+        switch self {
+        case .none: 0
+        case .readWriteProtection: uffdRegisterRWP
+        case .writeProtection: uffdRegisterWP
+        }
+    }
+
+    /// What PAGEMAP_SCAN reports of a page that was touched since it was armed.
+    var touchedCategory: UInt64 {
+        switch self {
+        case .none: 0
+        case .readWriteProtection: pageIsAccessed
+        case .writeProtection: pageIsWritten
+        }
+    }
+}

@@ -1,0 +1,124 @@
+import Engine
+import Foundation
+import Kernel
+import Testing
+
+/// Tracking against ground truth, on this machine's own kernel: the test knows exactly
+/// which pages it touched, and when.
+@Suite("Tracking of writes", .serialized)
+struct TrackingTests {
+    private static let interval: UInt64 = 20_000_000
+
+    /// Memory under a pager whose passes the test makes itself.
+    private final class Rig {
+        let memory: Mapping
+        let region: Region
+        let pager: Pager<LinuxKernel>
+        let tracker: Tracker<LinuxKernel>
+        let pageCount: Int
+        var writtenAt: [UInt64]
+
+        init(pageCount: Int, hugePages: Bool) throws {
+            memory = try Mapping(length: pageCount * pageSize, alignment: hugePageSize)
+            try #require(
+                madvise(memory.base, memory.length, hugePages ? MADV_HUGEPAGE : MADV_NOHUGEPAGE) == 0)
+            let start = UInt64(UInt(bitPattern: memory.base))
+            region = try Region(name: "ram", start: start, length: UInt64(pageCount * pageSize))
+            let port = try LinuxKernel(tracking: .writeProtection, file: nil)
+            pager = try Pager(
+                port: port,
+                store: try Store(
+                    backing: .compressed(try CompressedStore(capacity: 1 << 30)), pagesMax: pageCount),
+                settings: try Settings(limit: 0, idleAge: 0), host: HostLog().host, tracking: true,
+                readErrorAction: .stop, wakeWorker: {})
+            tracker = Tracker(pager: pager)
+            self.pageCount = pageCount
+            writtenAt = Array(repeating: 0, count: pageCount)
+            for page in 0..<pageCount { write(page) }
+            try pager.attach(region)
+        }
+
+        func write(_ page: Int) {
+            memory.base.storeBytes(of: UInt64(page), toByteOffset: page * pageSize + 8, as: UInt64.self)
+            writtenAt[page] = monotonicNow()
+        }
+
+        func read(_ page: Int) -> UInt64 {
+            memory.base.load(fromByteOffset: page * pageSize + 8, as: UInt64.self)
+        }
+
+        /// Precision and recall of "idle for at least `age`", as of the last pass.
+        func accuracy(age: UInt64) -> (precision: Double, recall: Double) {
+            let idle = tracker.history.stamps(idleFor: age, at: tracker.lookedAt)
+            var told = 0
+            var right = 0
+            var truth = 0
+            for page in 0..<pageCount {
+                let isIdle = tracker.lookedAt > writtenAt[page] + age
+                let isTold = idle.contains(region.ages[page])
+                truth += isIdle ? 1 : 0
+                told += isTold ? 1 : 0
+                right += isIdle && isTold ? 1 : 0
+            }
+            return (told == 0 ? 1 : Double(right) / Double(told), Double(right) / Double(max(1, truth)))
+        }
+
+        deinit { pager.detach(region) }
+    }
+
+    @Test("knows idle pages: precision and recall of 99 %", arguments: [3, 10, 50])
+    func accuracy(hotPercent: Int) throws {
+        let rig = try Rig(pageCount: 8192, hugePages: false)
+        let hot = (0..<rig.pageCount).filter { ($0 &* 2_654_435_761) >> 7 % 100 < hotPercent }
+        for _ in 0..<40 {
+            let passDue = monotonicNow() + Self.interval
+            for page in hot { rig.write(page) }
+            while monotonicNow() < passDue {}
+            rig.tracker.pass(lookAge: nil)
+        }
+        let (precision, recall) = rig.accuracy(age: 10 * Self.interval)
+        print("wp, \(hotPercent) % hot: precision \(precision), recall \(recall)")
+        #expect(precision >= 0.99 && recall >= 0.99)
+    }
+
+    @Test("looks ever more rarely where nothing happens, and sees a write there all the same")
+    func quietPlaces() throws {
+        let rig = try Rig(pageCount: 16 * 512, hugePages: false)
+        for _ in 0..<80 { rig.tracker.pass(lookAge: nil) }
+        rig.write(5 * 512 + 7)
+        var passes = 0
+        while rig.region.ages[5 * 512 + 7] != rig.tracker.history.spans.last!.stamp, passes < 200 {
+            rig.tracker.pass(lookAge: nil)
+            passes += 1
+        }
+        print("a write to quiet memory was seen after \(passes) passes")
+        #expect(passes <= 64)
+    }
+
+    @Test("does not take a scan of its own, or a read, for a write")
+    func readsAreNotWrites() throws {
+        let rig = try Rig(pageCount: 4096, hugePages: false)
+        rig.tracker.pass(lookAge: nil)
+        rig.tracker.pass(lookAge: nil)
+        let stamps = (0..<4096).map { rig.region.ages[$0] }
+        for page in 0..<4096 { #expect(rig.read(page) == UInt64(page)) }
+        rig.tracker.pass(lookAge: nil)
+        #expect((0..<4096).map { rig.region.ages[$0] } == stamps)
+        #expect(rig.pager.counters.touchedPages.value == 0)
+    }
+
+    @Test("splits no huge page by looking; one write makes all of it look touched")
+    func hugePages() throws {
+        let rig = try Rig(pageCount: 4 * 512, hugePages: true)
+        rig.tracker.pass(lookAge: nil)
+        rig.tracker.pass(lookAge: nil)
+        rig.write(700)
+        var touched = 0
+        for _ in 0..<4 where touched == 0 {
+            rig.tracker.pass(lookAge: nil)
+            touched = rig.pager.counters.touchedPages.value
+        }
+        print("one write touched \(touched) pages")
+        #expect(touched == 512 || touched == 1, "512 where huge pages are given, 1 where not")
+    }
+}
