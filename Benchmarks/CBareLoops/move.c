@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 /* Newer than the headers of Debian 12. */
@@ -12,6 +13,8 @@ struct move {
     uint64_t to, from, length, mode;
     int64_t done;
 };
+
+enum { PRESENT = 1 << 3 }; /* PAGE_IS_PRESENT */
 
 static int open_registered(void *base, uint64_t length)
 {
@@ -40,6 +43,33 @@ int bare_move(int fd, void *target, void *source, uint64_t length)
 {
     struct move move = {(uintptr_t)target, (uintptr_t)source, length, 0, 0};
     return ioctl(fd, IOCTL_MOVE, &move) < 0 ? -errno : 0;
+}
+
+int bench_scan(void *base, uint64_t length)
+{
+    static struct clinux_page_region runs[1024];
+    int fd = clinux_pagemap_open();
+    int total = 0;
+    for (uint64_t address = (uintptr_t)base, end = address + length; fd >= 0 && address < end;) {
+        int count = clinux_pagemap_scan(fd, address, end, PRESENT, PRESENT, runs, 1024, &address);
+        if (count < 0) {
+            total = count;
+            break;
+        }
+        total += count;
+    }
+    close(fd);
+    return fd < 0 ? fd : total;
+}
+
+int bench_forbid_huge(void *base, uint64_t length)
+{
+    return madvise(base, length, MADV_NOHUGEPAGE) < 0 ? -errno : 0;
+}
+
+void bench_write(void *base, uint32_t page)
+{
+    ((volatile uint64_t *)base)[(uint64_t)page * 512 + 1] = page;
 }
 
 void bare_close(int fd)

@@ -107,7 +107,7 @@ struct TrackingTests {
         #expect(rig.pager.counters.touchedPages.value == 0)
     }
 
-    @Test("splits no huge page by looking; one write makes all of it look touched")
+    @Test("tells one write in a huge page: Linux splits a write-protected one there")
     func hugePages() throws {
         let rig = try Rig(pageCount: 4 * 512, hugePages: true)
         rig.tracker.pass(lookAge: nil)
@@ -119,6 +119,6 @@ struct TrackingTests {
             touched = rig.pager.counters.touchedPages.value
         }
         print("one write touched \(touched) pages")
-        #expect(touched == 512 || touched == 1, "512 where huge pages are given, 1 where not")
+        #expect(touched == 512 || touched == 1, "512 where the kernel resolves the whole huge page")
     }
 }

@@ -75,6 +75,13 @@ int bare_move(int fd, void *target, void *source, uint64_t length);
 /* Registers and unregisters a range; 0 or a negated errno. */
 int bare_register(void *base, uint64_t length);
 
+/* PAGEMAP_SCAN of a range, present pages as runs; runs, or a negated errno. */
+int bench_scan(void *base, uint64_t length);
+/* MADV_NOHUGEPAGE; 0 or a negated errno. */
+int bench_forbid_huge(void *base, uint64_t length);
+/* Writes a word of a page. */
+void bench_write(void *base, uint32_t page);
+
 void bare_close(int fd);
 /* Creates a nameless O_DIRECT file with these contents; the descriptor or a negated errno. */
 int bare_file_create(const char *path, const void *contents, uint64_t length);
