@@ -230,6 +230,8 @@ typedef struct frostline_stats {
     uint64_t mode;                /* enum frostline_mode */
     /* Time that all faults together took, in nanoseconds. */
     uint64_t fault_time_total;
+    uint64_t prefetches;          /* pages fetched before they were wanted, part of fetches */
+    uint64_t prefetch_hits;       /* … of which the guest went through */
 } frostline_stats;
 
 /* Thresholds of a working set: idle for at least 2^0, 2^1 … 2^12 seconds. */

@@ -79,6 +79,37 @@ struct FaultRates {
         }
     }
 
+    /// A guest that reads its memory from one end to the other.
+    func runSequential() throws -> [Result] {
+        let guest = try Guest(pageCount: bench.pageCount)
+        let floorGuest = try Guest(pageCount: bench.pageCount)
+        let compressed = CompressedPages(of: guest)
+        let rig = try PagerRig(guest)
+        defer { rig.close() }
+        rig.evict(0..<guest.pageCount)
+        var ours: [Double] = []
+        var bare: [Double] = []
+        for part in 0..<bench.rounds {
+            ours.append(guest.touchInOrder(part: part))
+            rig.evict(guest.pages(ofPart: part))
+            bare.append(
+                try withBareServer(floorGuest, part: part, .lz4(compressed), .yield, cpu: -1) {
+                    floorGuest.touchInOrder(part: part)
+                })
+        }
+        let counters = rig.live.pager.counters
+        let share = Double(counters.prefetchHits.value) / Double(max(1, counters.prefetches.value))
+        return [
+            Result(
+                "policy/prefetch/sequential", median(ours), "pages/s", floor: median(bare),
+                "a bare loop that answers each fault alone (LZ4 decompression, UFFDIO_COPY, "
+                    + "\(Wait.yield.text))"),
+            Result(
+                "policy/prefetch/hit-rate", share, "of 1", floor: nil,
+                "pages brought early that the guest went through"),
+        ]
+    }
+
     /// The kernel's own compressed swap on the same data. Empty, and says why, where
     /// it cannot be set up.
     func runZram() throws -> [Result] {

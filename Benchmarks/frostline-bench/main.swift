@@ -34,6 +34,7 @@ for threads in FaultRates.threadCounts {
         }
     }
 }
+try measure("policy/prefetch") { try FaultRates(bench: bench).runSequential() }
 try measure("faults-per-second/zram") { try FaultRates(bench: bench).runZram() }
 try measure("faults-per-second/file") { try FaultRates(bench: bench).runFile() }
 try measure("evict") { try Eviction(bench: bench).run() }

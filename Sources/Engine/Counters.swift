@@ -5,6 +5,10 @@ import Synchronization
 public final class Counters: Sendable {
     public let faults = Atomic<UInt64>(0)
     public let fetches = Atomic<UInt64>(0)
+    /// Pages fetched before they were wanted, included in `fetches`.
+    public let prefetches = Atomic<UInt64>(0)
+    /// Of those, pages that the guest went through.
+    public let prefetchHits = Atomic<UInt64>(0)
     public let rescues = Atomic<UInt64>(0)
     public let zeroFills = Atomic<UInt64>(0)
     public let duplicateFaults = Atomic<UInt64>(0)

@@ -83,6 +83,8 @@ private func fillCosts(_ stats: inout frostline_stats, _ pager: Pager<LinuxKerne
 private func fillCounters(_ stats: inout frostline_stats, _ counters: Counters) {
     unsafe stats.faults = counters.faults.value
     unsafe stats.fetches = counters.fetches.value
+    unsafe stats.prefetches = counters.prefetches.value
+    unsafe stats.prefetch_hits = counters.prefetchHits.value
     unsafe stats.rescues = counters.rescues.value
     unsafe stats.zero_fills = counters.zeroFills.value
     unsafe stats.duplicate_faults = counters.duplicateFaults.value

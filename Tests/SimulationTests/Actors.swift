@@ -85,7 +85,11 @@ extension World {
                 scheduler.random.chance(700)
                 ? pages[scheduler.random.below(hot)] : pages[scheduler.random.below(pages.count)]
             if scheduler.random.chance(300) { page = pageOnItsWay(from: page) }
-            _ = scheduler.random.chance(500) ? writePage(block, page) : readPage(block, page)
+            // Now and then through neighbours, one after the other.
+            let length = scheduler.random.chance(80) ? 1 + scheduler.random.below(40) : 1
+            for next in page..<min(page + length, plan.pageCount) {
+                _ = scheduler.random.chance(500) ? writePage(block, next) : readPage(block, next)
+            }
             if scheduler.random.chance(100) { doze() }
         }
         busyActors -= 1

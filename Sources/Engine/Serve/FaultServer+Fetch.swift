@@ -3,23 +3,28 @@ import Kernel
 /// Pages that come from the store.
 extension FaultServer {
     /// Starts bringing an `arriving` page back; the compressed tier finishes at once.
-    func fetch(_ region: Region, _ page: Int, _ arriving: PageEntry) {
+    func fetch(_ region: Region, _ page: Int, _ arriving: PageEntry, isDemand: Bool) {
         let locator = Locator(payload: arriving.payload)
         pager.counters.stored(locator.tier, change: -1)
         let index = fetches.take()
         switch unsafe pager.store.get(locator, into: fetches.buffer(index), token: UInt64(index)) {
         case .ready:
             unsafe finish(
-                Fetch(region: region, page: page, entry: arriving, start: batchStart),
+                Fetch(
+                    region: region, page: page, entry: arriving, start: batchStart,
+                    isDemand: isDemand),
                 from: fetches.buffer(index))
             fetches.giveBack(index)
         case .pending:
             region.fetchesInFlight.add(1, ordering: .relaxed)
             fetches.begin(
-                index, Fetch(region: region, page: page, entry: arriving, start: batchStart))
+                index,
+                Fetch(
+                    region: region, page: page, entry: arriving, start: batchStart,
+                    isDemand: isDemand))
         case .failed(let errno):
             fetches.giveBack(index)
-            unreadable(region, page, arriving, errno)
+            failed(region, page, arriving, errno, isDemand: isDemand)
         }
     }
 
@@ -38,7 +43,8 @@ extension FaultServer {
                 } else {
                     // A short read is a failed one: the file ends before the page does.
                     let errno = completion.result < 0 ? Errno(-completion.result) : .inputOutput
-                    unreadable(fetch.region, fetch.page, fetch.entry, errno)
+                    failed(
+                        fetch.region, fetch.page, fetch.entry, errno, isDemand: fetch.isDemand)
                 }
                 fetches.giveBack(index)
                 fetch.region.fetchesInFlight.subtract(1, ordering: .releasing)
@@ -58,6 +64,7 @@ extension FaultServer {
         }
         let placement = unsafe pager.place(buffer, at: region.address(of: page))
         if case .failed(let errno) = placement {
+            guard fetch.isDemand else { return giveUpPrefetch(region, page, from: placing) }
             pager.counters.stored(locator.tier, change: 1)
             pager.settle(region, page, from: placing, to: placing.becoming(.stored))
             return park(region, page, errno)
@@ -67,7 +74,16 @@ extension FaultServer {
         pager.arrived(region, page)
         pager.settle(region, page, from: placing, to: placing.becoming(.resident, payload: 0))
         pager.store.drop(locator)
+        guard fetch.isDemand else { return settlePrefetched(region, page) }
         noteServed(region, page, since: fetch.start)
+        noteDemand(region, page)
+    }
+
+    private func failed(
+        _ region: Region, _ page: Int, _ arriving: PageEntry, _ errno: Errno, isDemand: Bool
+    ) {
+        if isDemand { return unreadable(region, page, arriving, errno) }
+        giveUpPrefetch(region, page, from: arriving)
     }
 
     private func unreadable(_ region: Region, _ page: Int, _ arriving: PageEntry, _ errno: Errno) {

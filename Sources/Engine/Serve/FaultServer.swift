@@ -8,6 +8,9 @@ import Kernel
     let pager: Pager<Port>
     let fetches: FetchTable
     var waiting = WaitingPages()
+    var prefetch = Prefetch()
+    /// Pages to bring early, next.
+    var ahead: (region: Region, pages: Range<Int>)?
     private let zeroPage: Mapping
     private let messages: UnsafeMutableBufferPointer<FaultMessage>
     private var poll = BusyPoll()
@@ -51,7 +54,7 @@ import Kernel
         guard room > 0 else { return worked }
         let count = unsafe pager.kernel.readFaults(
             into: UnsafeMutableBufferPointer(rebasing: messages[..<room]))
-        guard count > 0 else { return worked }
+        guard count > 0 else { return advancePrefetch() || worked }
         batchStart = pager.kernel.now()
         for index in 0..<count { unsafe serve(messages[index]) }
         worked = true
@@ -94,7 +97,7 @@ import Kernel
             case .stored:
                 let arriving = entry.becoming(.arriving)
                 guard pager.transition(region, page, from: entry, to: arriving) else { continue }
-                return fetch(region, page, arriving)
+                return fetch(region, page, arriving, isDemand: true)
             case .poisoned:
                 let placing = entry.becoming(.placing)
                 guard pager.transition(region, page, from: entry, to: placing) else { continue }

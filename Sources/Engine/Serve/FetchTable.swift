@@ -8,6 +8,8 @@ struct Fetch {
     let entry: PageEntry
     /// When its fault message was read.
     let start: UInt64
+    /// An access waits for it; otherwise it comes early.
+    let isDemand: Bool
 }
 
 /// The reads under way, each with a page-sized buffer; as many as the port's queue
