@@ -264,10 +264,15 @@ const char *frostline_version(void);
  * Creates a pager: checks the options, probes the kernel, opens the store and
  * starts the threads. Must run after any fork that the host program does.
  * Control thread. On failure *out is NULL and nothing is left behind.
- *   -EINVAL      an option is out of range
- *   -EOPNOTSUPP  the kernel lacks what was demanded
+ *   -EINVAL      an argument is missing, or an option is out of range
+ *   -EOPNOTSUPP  the kernel lacks what was demanded or what every pager needs,
+ *                or the store's file system has no O_DIRECT
  *   -EPERM       no permission for a userfaultfd that handles kernel faults
- *   other        as the store's path answered
+ *   -EBUSY       the store is in use by another process
+ *   -EEXIST      the store is a file with contents
+ *   -ENOSPC      the store is a block device smaller than store_size
+ *   other        as the store's path answered, or there is no memory, descriptor
+ *                or thread to be had
  */
 int frostline_pager_create(const frostline_options *options, const frostline_host *host,
                            frostline_pager **out, char *error, size_t error_size);
@@ -287,9 +292,14 @@ void frostline_pager_stats(const frostline_pager *pager, frostline_stats *stats)
 /*
  * Takes a block under management. Before the guest, or anything else, runs on it.
  * Merging (KSM) of the block is switched off: merged pages cannot be moved.
- * Control thread. On failure *out is NULL and the block is as it was.
- *   -EINVAL      not page-aligned, empty, or not private anonymous memory
- *   -EBUSY       the memory is registered with another userfaultfd
+ * Control thread. On failure *out is NULL and the block is as it was, but for
+ * merging.
+ *   -EINVAL      an argument is missing, or the memory is not page-aligned, empty,
+ *                or not private and anonymous
+ *   -EOPNOTSUPP  page_size is not 4096
+ *   -EBUSY       the memory is registered with another userfaultfd, or the pager
+ *                has as many blocks as it takes (64)
+ *   other        as the kernel answered; -ENOMEM may mean vm.max_map_count
  */
 int frostline_block_attach(frostline_pager *pager, const frostline_block_info *info,
                            frostline_block **out, char *error, size_t error_size);

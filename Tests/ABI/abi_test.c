@@ -278,6 +278,27 @@ static void pages_memory(void)
     munmap(memory, length);
 }
 
+static void refuses_one_block_too_many(frostline_pager *pager, frostline_block_info info)
+{
+    enum { BLOCKS_MAX = 64 }; /* as the header says */
+    frostline_block *blocks[BLOCKS_MAX], *another = (frostline_block *)1;
+    char error[512] = "";
+    char *memory = (char *)mmap(NULL, (BLOCKS_MAX + 1) * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    info.name = "one of many";
+    info.page_size = (uint32_t)PAGE;
+    info.length = PAGE;
+    for (size_t i = 0; i < BLOCKS_MAX; i++) {
+        info.address = memory + i * PAGE;
+        check(api.attach(pager, &info, &blocks[i], error, sizeof error) == 0, "a block is attached", error);
+    }
+    info.address = memory + BLOCKS_MAX * PAGE;
+    check(api.attach(pager, &info, &another, error, sizeof error) == -EBUSY && another == NULL && strstr(error, "64"), "one block too many is refused", error);
+    for (size_t i = 0; i < BLOCKS_MAX; i++) {
+        api.detach(blocks[i]);
+    }
+    munmap(memory, (BLOCKS_MAX + 1) * PAGE);
+}
+
 static void refuses_blocks(void)
 {
     frostline_options options = good_options();
@@ -296,9 +317,10 @@ static void refuses_blocks(void)
     info.length = MIB;
     check(api.attach(pager, &info, &block, error, sizeof error) == -EINVAL && strstr(error, "private"), "shared memory is refused", error);
     info.page_size = 2 * MIB;
-    check(api.attach(pager, &info, &block, error, sizeof error) < 0 && strstr(error, "4096"), "huge pages are refused", error);
-    api.destroy(pager);
+    check(api.attach(pager, &info, &block, error, sizeof error) == -EOPNOTSUPP && strstr(error, "4096"), "huge pages are refused", error);
     munmap(shared, MIB);
+    refuses_one_block_too_many(pager, info);
+    api.destroy(pager);
 }
 
 int main(int argc, char **argv)
