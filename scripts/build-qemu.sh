@@ -25,7 +25,7 @@ readonly firmware=(
 readonly configure=(
     --target-list=x86_64-softmmu --without-default-features
     --enable-system --enable-kvm --enable-tcg --enable-fdt=system
-    --enable-vhost-kernel --enable-vhost-net --enable-vhost-user --enable-multiprocess
+    --enable-vhost-kernel --enable-vhost-net --enable-vhost-user --enable-vhost-vdpa --enable-multiprocess
     --disable-docs --disable-werror --disable-install-blobs --disable-download
 )
 
