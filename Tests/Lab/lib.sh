@@ -17,17 +17,27 @@
 # A guest line that ends any wait at once. A scenario that wants to see one clears it.
 GUEST_FATAL='Kernel panic|Oops: |BUG: (unable|kernel|Bad)|general protection fault'
 
-guest_log=/out/guest.log
-qemu_log=/out/qemu.log
-qmp_log=/out/qmp.log
-events_log=/out/events.log
-qmp_socket=/run/qmp.sock
-sampler_socket=/run/sampler.sock    # one more monitor: each serves one client at a time
+guest_name=guest            # see use_guest
 guest_pid=
+guest_ranges=               # see find_ram
 guest_line=                 # the line that the last guest_wait matched
 guest_mark=0                # where in the log the next guest_wait starts
 event_line=
 event_mark=0
+
+# name_files [NAME]: of the guest of that name; the first one's have no folder of their own.
+name_files() {
+    mkdir -p "/out/${1-}" "/run/${1-}"
+    logs=/out${1:+/$1}
+    run=/run${1:+/$1}
+    guest_log=$logs/guest.log
+    qemu_log=$logs/qemu.log
+    qmp_log=$logs/qmp.log
+    events_log=$logs/events.log
+    qmp_socket=$run/qmp.sock
+    sampler_socket=$run/sampler.sock # one more monitor: each serves one client at a time
+}
+name_files
 
 # ---- saying how it goes --------------------------------------------------------------
 
@@ -88,6 +98,17 @@ wait_until() {
 
 # ---- the guest -----------------------------------------------------------------------
 
+# use_guest NAME: all functions are about that guest from here on. The first is "guest".
+use_guest() {
+    eval "pid_of_$guest_name='$guest_pid' ranges_of_$guest_name='$guest_ranges'" \
+        "marks_of_$guest_name='$guest_mark $event_mark'"
+    guest_name=$1
+    if [ "$1" = guest ]; then name_files; else name_files "$1"; fi
+    eval "guest_pid=\${pid_of_$1-} guest_ranges=\${ranges_of_$1-}; set -- \${marks_of_$1-0 0}"
+    guest_mark=$1
+    event_mark=$2
+}
+
 # Becomes QEMU: the standard machine, and whatever arguments are added.
 run_qemu() {
     local backend=0 each pager_property='' layout=''
@@ -111,28 +132,28 @@ run_qemu() {
         -m "$((each * GUEST_BACKENDS >> 20))M" \
         -kernel /lab/vmlinuz -initrd /lab/guest.cpio \
         -append "console=ttyS0 quiet mitigations=off panic=-1 oops=panic $GUEST_APPEND" \
-        -chardev pipe,id=serial,path=/run/serial -serial chardev:serial \
+        -chardev "pipe,id=serial,path=$run/serial" -serial chardev:serial \
         -chardev "socket,id=qmp,path=$qmp_socket,server=on,wait=off" -mon chardev=qmp,mode=control \
         -chardev "socket,id=sampler,path=$sampler_socket,server=on,wait=off" \
         -mon chardev=sampler,mode=control \
-        -chardev pipe,id=events,path=/run/events -mon chardev=events,mode=control "$@"
+        -chardev "pipe,id=events,path=$run/events" -mon chardev=events,mode=control "$@"
 }
 
 prepare_pipes() {
-    rm -f /run/serial.* /run/events.* "$qmp_socket" "$sampler_socket"
-    mkfifo /run/serial.in /run/serial.out /run/events.in /run/events.out
+    rm -f "$run"/serial.* "$run"/events.* "$qmp_socket" "$sampler_socket"
+    mkfifo "$run/serial.in" "$run/serial.out" "$run/events.in" "$run/events.out"
     touch "$guest_log" "$qemu_log" "$qmp_log" "$events_log"
 }
 
 # guest_launch [QEMU ARGUMENT…]: starts QEMU, and returns when it answers.
 guest_launch() {
     prepare_pipes
-    cat /run/serial.out >>"$guest_log" &
-    cat /run/events.out >>"$events_log" &
+    cat "$run/serial.out" >>"$guest_log" &
+    cat "$run/events.out" >>"$events_log" &
     run_qemu "$@" >>"$qemu_log" 2>&1 &
     guest_pid=$!
     wait_until 30 "QEMU opens its monitor" qemu_is_up
-    echo '{"execute":"qmp_capabilities"}' >/run/events.in
+    echo '{"execute":"qmp_capabilities"}' >"$run/events.in"
     guest_ranges=$(find_ram)
 }
 
@@ -176,7 +197,7 @@ guest_field() {
 # guest_send COMMAND: a line for the payload.
 guest_send() {
     guest_runs || fail "QEMU ended before '$1' could be sent: $(tail -n 2 "$qemu_log")"
-    echo "$1" >/run/serial.in
+    echo "$1" >"$run/serial.in"
 }
 
 # guest_ask COMMAND REGEX SECONDS: sends, and waits for the answer.
@@ -315,13 +336,14 @@ guest_ram_rss() {
 
 # Whatever the scenario found, a guest that broke down is a failure.
 finish() {
-    local status=$?
+    local status=$? broken
     trap - EXIT
     if [ -n "$guest_pid" ] && guest_runs; then
         kill "$guest_pid"
     fi
-    if [ -n "$GUEST_FATAL" ] && grep -qE "$GUEST_FATAL" "$guest_log" 2>/dev/null; then
-        echo "FAIL: the guest broke down: $(grep -E "$GUEST_FATAL" "$guest_log" | head -n 1)"
+    broken=$(cat /out/guest.log /out/*/guest.log 2>/dev/null | grep -m 1 -E "$GUEST_FATAL") || true
+    if [ -n "$GUEST_FATAL" ] && [ -n "$broken" ]; then
+        echo "FAIL: the guest broke down: $broken"
         [ "$status" != 0 ] || status=1
     fi
     exit "$status"
