@@ -273,8 +273,8 @@ void command_hot(int percent)
 
 void command_status(void)
 {
-    say("status filled %llu hot %llu rounds %llu mismatches %llu",
-        (unsigned long long)memory.page_count * PAGE_BYTES,
+    say("status ram %llu filled %llu hot %llu rounds %llu mismatches %llu",
+        (unsigned long long)ram_bytes(), (unsigned long long)memory.page_count * PAGE_BYTES,
         (unsigned long long)hot.page_count * PAGE_BYTES, (unsigned long long)hot.rounds,
         (unsigned long long)hot.mismatches);
 }
