@@ -56,7 +56,10 @@ typedef enum frostline_tracker {
 typedef enum frostline_guard {
     FROSTLINE_GUARD_AUTO = 0,
     /* UFFDIO_MOVE into staging: atomic, private anonymous memory only. */
-    FROSTLINE_GUARD_MOVE = 1
+    FROSTLINE_GUARD_MOVE = 1,
+    /* Minor faults: the page is unmapped, read through another mapping and punched out
+     * of its file. Shared memory without a name only (memfd). */
+    FROSTLINE_GUARD_MINOR = 2
 } frostline_guard;
 
 /* Where cold pages live. */
@@ -167,7 +170,8 @@ typedef struct frostline_host {
     void (*event)(void *opaque, const frostline_event *event);
 } frostline_host;
 
-/* A block of guest RAM: private anonymous memory of this process. */
+/* A block of guest RAM: private anonymous memory of this process, or shared memory
+ * without a name (memfd), which no other process may have mapped. */
 typedef struct frostline_block_info {
     uint32_t struct_size;
     uint32_t page_size;       /* of the mapping; must be 4096 */
@@ -184,7 +188,7 @@ typedef struct frostline_stats {
     uint32_t struct_size;
     uint32_t reserved;
     const char *tracker;      /* in use: "rwp", "wp" or "none" */
-    const char *guard;        /* in use: "move" */
+    const char *guard;        /* in use: "move", "minor", or "move,minor" */
     const char *store;        /* "compressed" or "file" */
     /* Bytes of guest memory, by where they are. */
     uint64_t guest_bytes;         /* sum of the attached blocks */
@@ -296,7 +300,8 @@ void frostline_pager_stats(const frostline_pager *pager, frostline_stats *stats)
  * merging.
  *   -EINVAL      an argument is missing, or the memory is not page-aligned, empty,
  *                or not private and anonymous
- *   -EOPNOTSUPP  page_size is not 4096
+ *   -EOPNOTSUPP  page_size is not 4096, or the guard that was demanded, or this
+ *                kernel, does not fit this kind of memory
  *   -EBUSY       the memory is registered with another userfaultfd, or the pager
  *                has as many blocks as it takes (64)
  *   other        as the kernel answered; -ENOMEM may mean vm.max_map_count
