@@ -3,7 +3,7 @@ import Kernel
 /// The pager's background work, one pass at a time: look, choose, evict, tidy up.
 /// Runs on one thread of its own, or step by step under simulation.
 public final class Worker<Port: KernelPort>: @unchecked Sendable {
-    private let pager: Pager<Port>
+    let pager: Pager<Port>
     private let tracker: Tracker<Port>
     private let evictor: Evictor<Port>
     private var candidates: [Int] = []
@@ -94,7 +94,7 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     /// What was in use this short ago is not cold, however idle the rest is. Nanoseconds.
     private static var surplusAgeMin: UInt64 { 4_000_000_000 }
 
-    private func measureMetadata() {
+    func measureMetadata() {
         var bytes = pager.store.metadataBytes
         pager.passLock.withLock { _ in
             pager.regions.forEach { bytes += $0.table.residentBytes + $0.ages.trim() }
@@ -144,40 +144,7 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         return evicted
     }
 
-    /// Brings back what is in the store, a huge page at a time. Returns the pages asked for.
-    private func bringBack() -> Int {
-        var wanted = 0
-        for (slot, index) in pager.passLock.withLock({ _ in allHugePages() }) {
-            guard pager.settings.mode == .drain else { break }
-            let runs = pager.passLock.withLock { _ in storedRuns(slot, index) }
-            // Without the lock: it may last for as long as the store cannot be read, and
-            // a detach must not wait for that. A block that is gone by then has nothing
-            // of ours to populate.
-            for run in runs {
-                _ = pager.kernel.populate(start: run.lowerBound, length: run.upperBound - run.lowerBound)
-                wanted += Int(run.upperBound - run.lowerBound) / pageSize
-            }
-        }
-        pager.store.trim()
-        measureMetadata()
-        return wanted
-    }
-
-    private func storedRuns(_ slot: Int, _ hugePage: Int) -> [Range<UInt64>] {
-        guard let region = pager.regions[slot], hugePage < region.hugePageCount else { return [] }
-        var runs: [Range<UInt64>] = []
-        for page in region.pages(ofHugePage: hugePage) where region.table[page].state == .stored {
-            let start = region.address(of: page)
-            if let last = runs.last, last.upperBound == start {
-                runs[runs.count - 1] = last.lowerBound..<start + UInt64(pageSize)
-            } else {
-                runs.append(start..<start + UInt64(pageSize))
-            }
-        }
-        return runs
-    }
-
-    private func allHugePages() -> [(slot: Int, index: Int)] {
+    func allHugePages() -> [(slot: Int, index: Int)] {
         var all: [(slot: Int, index: Int)] = []
         for slot in 0..<RegionList.capacity {
             guard let region = pager.regions[slot] else { continue }
