@@ -40,6 +40,7 @@ try measure("faults-per-second/file") { try FaultRates(bench: bench).runFile() }
 try measure("evict") { try Eviction(bench: bench).run() }
 try measure("staging/move") { try Eviction(bench: bench).runMove() }
 try measure("tracking") { try Tracking(bench: bench).run() }
+try measure("policy/stall-budget") { try StallBudget(bench: bench).run() }
 try measure("costs") { try Costs(bench: bench).run() }
 
 if bench.only == nil {
