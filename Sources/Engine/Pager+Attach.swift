@@ -10,7 +10,7 @@ extension Pager {
     /// Takes a block under management. Nothing may have been evicted from it, and no
     /// other userfaultfd may hold it. Control thread.
     public func attach(_ region: Region) throws(AttachFailure) {
-        if let errno = kernel.watch(start: region.start, length: region.length, tracked: tracking) {
+        if let errno = watch(region, 0..<region.pageCount) {
             throw .register(errno)
         }
         // That proved that the range can be watched; watching starts chunk by chunk.

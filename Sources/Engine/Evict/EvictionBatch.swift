@@ -7,16 +7,19 @@ final class EvictionBatch {
 
     /// Pages whose entry says that they are leaving, ascending.
     var claimed: [Int] = []
-    /// Those that are, or were, in staging, ascending.
-    var moved: [Int] = []
-    /// Those for the store, with their addresses in staging and what became of them.
+    /// Those that were taken from the guest, ascending.
+    var taken: [Int] = []
+    /// Where the store has each of them; nil when it does not.
+    var locators: [Locator?] = []
+    /// Indices in `taken` of those for the tier, with their addresses and what became of them.
     var toStore: [Int] = []
     var addresses: [UInt64] = []
     var outcomes: [PutOutcome]
 
     init() {
         claimed.reserveCapacity(Self.pagesMax)
-        moved.reserveCapacity(Self.pagesMax)
+        taken.reserveCapacity(Self.pagesMax)
+        locators.reserveCapacity(Self.pagesMax)
         toStore.reserveCapacity(Self.pagesMax)
         addresses.reserveCapacity(Self.pagesMax)
         outcomes = Array(repeating: .refused(.full), count: Self.pagesMax)
@@ -24,16 +27,17 @@ final class EvictionBatch {
 
     func removeAll() {
         claimed.removeAll(keepingCapacity: true)
-        moved.removeAll(keepingCapacity: true)
+        taken.removeAll(keepingCapacity: true)
+        locators.removeAll(keepingCapacity: true)
         toStore.removeAll(keepingCapacity: true)
         addresses.removeAll(keepingCapacity: true)
     }
 
-    /// Pages from `index` on that follow each other without a gap.
-    func run(from index: Int) -> Int {
+    /// Claimed pages from `index` on that follow each other without a gap.
+    func run(from index: Int) -> Range<Int> {
         var end = index + 1
         while end < claimed.count, claimed[end] == claimed[end - 1] + 1 { end += 1 }
-        return end - index
+        return claimed[index]..<claimed[index] + (end - index)
     }
 
     func putAll<Port: KernelPort>(into pager: Pager<Port>) {

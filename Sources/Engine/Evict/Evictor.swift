@@ -1,7 +1,8 @@
 import Kernel
 
-/// Takes cold pages out of one huge page at a time: claim them, move them to
-/// staging in runs, hand them to the store, free the staging. Worker thread only.
+/// Takes cold pages out of one huge page at a time: claim them, take them from the guest
+/// in runs, hand them to the store, let them go. How each step is done is the guard's
+/// (`Pager+Guard.swift`). Worker thread only.
 public final class Evictor<Port: KernelPort>: @unchecked Sendable {
     let pager: Pager<Port>
     var health = StoreHealth()
@@ -26,12 +27,13 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         pager.leavingFrom.store(region.address(of: first), ordering: .sequentiallyConsistent)
         if region.transfers.isNone(region.hugePage(of: first)) {
             claim(region, candidates)
-            moveOut(region)
+            takeAll(region)
         }
         pager.leavingFrom.store(0, ordering: .sequentiallyConsistent)
-        let stored = storeStaged(region)
-        releaseStaging(region)
-        return stored
+        storeAll(region)
+        let evicted = commitAll(region)
+        finish(region)
+        return evicted
     }
 
     /// From the first eviction on, holes in the chunk must fault to us.
@@ -40,10 +42,7 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         case .watched: return true
         case .discarding: return false
         case .enter:
-            let pages = region.pages(ofChunk: chunk)
-            let errno = pager.kernel.watch(
-                start: region.address(of: pages.lowerBound),
-                length: UInt64(pages.count * pageSize), tracked: pager.tracking)
+            let errno = pager.watch(region, region.pages(ofChunk: chunk))
             region.chunks.enter(chunk, completed: errno == nil)
             if let errno {
                 pager.host.log(
@@ -65,23 +64,17 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         }
     }
 
-    private func moveOut(_ region: Region) {
+    private func takeAll(_ region: Region) {
         var next = 0
         var tries = 0
         while next < batch.claimed.count {
-            let run = batch.run(from: next)
-            let page = batch.claimed[next]
-            let result = pager.kernel.move(
-                from: region.address(of: page),
-                to: pager.staging.address(of: region.positionInHugePage(page)),
-                length: UInt64(run * pageSize))
-            let moved = Int(result.moved) / pageSize
-            pager.counters.residentPages.subtract(moved, ordering: .relaxed)
-            pager.counters.stagedPages.add(moved, ordering: .relaxed)
-            for index in next..<next + moved { settleMoved(region, batch.claimed[index]) }
-            next += moved
-            if moved > 0 { tries = 0 }
-            switch result.stop {
+            let taken = pager.take(region, batch.run(from: next))
+            pager.counters.residentPages.subtract(taken.pages, ordering: .relaxed)
+            pager.counters.stagedPages.add(taken.pages, ordering: .relaxed)
+            for index in next..<next + taken.pages { settleTaken(region, batch.claimed[index]) }
+            next += taken.pages
+            if taken.pages > 0 { tries = 0 }
+            switch taken.stop {
             case .none:
                 continue
             case .again where tries < Self.movesMax:
@@ -89,24 +82,25 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
                 pager.kernel.pause()
             case .pinned, .again:
                 pager.counters.busyPages.increment()
-                settleUnmoved(region, batch.claimed[next])
+                settleLeft(region, batch.claimed[next])
                 next += 1
             case .hole, .failed:
-                settleUnmoved(region, batch.claimed[next])
+                settleLeft(region, batch.claimed[next])
                 next += 1
             }
         }
     }
 
-    private func settleMoved(_ region: Region, _ page: Int) {
-        batch.moved.append(page)
+    private func settleTaken(_ region: Region, _ page: Int) {
+        batch.taken.append(page)
+        batch.locators.append(nil)
         let entry = region.table[page]
         if entry.state == .leaving,
             pager.transition(region, page, from: entry, to: entry.becoming(.staged))
         {
             return
         }
-        // An access came during the move; the fault server left the rescue to us.
+        // An access came meanwhile; the fault server left the rescue to us.
         let wanted = region.table[page]
         precondition(wanted.state == .wanted, "a leaving page was taken by another thread")
         let staged = wanted.becoming(.staged)
@@ -121,7 +115,7 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         }
     }
 
-    private func settleUnmoved(_ region: Region, _ page: Int) {
+    private func settleLeft(_ region: Region, _ page: Int) {
         while true {
             let entry = region.table[page]
             guard pager.transition(region, page, from: entry, to: entry.becoming(.resident, payload: 0))
@@ -134,19 +128,20 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         }
     }
 
-    private func storeStaged(_ region: Region) -> Int {
-        let stored = storeSameFilled(region)
-        guard !batch.toStore.isEmpty else { return stored }
+    /// Puts what is staged into the store; the pages themselves stay as they are, and an
+    /// access to one in the meantime is a rescue.
+    private func storeAll(_ region: Region) {
+        storeSameFilled(region)
+        guard !batch.toStore.isEmpty else { return }
         batch.putAll(into: pager)
         var failure: (Errno, Int)?
         var wasTaken = false
-        var taken = 0
-        for (index, page) in batch.toStore.enumerated() {
-            switch batch.outcomes[index] {
+        for (position, index) in batch.toStore.enumerated() {
+            let page = batch.taken[index]
+            switch batch.outcomes[position] {
             case .stored(let place):
                 wasTaken = true
-                let locator = Locator(tier: pager.store.tier, place: place)
-                if commit(region, page, to: locator) { taken += 1 }
+                batch.locators[index] = Locator(tier: pager.store.tier, place: place)
             case .refused(let refusal):
                 giveBack(region, page)
                 switch refusal {
@@ -158,29 +153,35 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
             }
         }
         // A batch of incompressible pages says nothing of the store.
-        guard wasTaken || failure != nil else { return stored }
+        guard wasTaken || failure != nil else { return }
         health.record(failure, region, at: pager.kernel.now(), host: pager.host)
-        return stored + taken
     }
 
     /// Stores the same-filled pages of the batch and lists the others.
-    private func storeSameFilled(_ region: Region) -> Int {
-        var stored = 0
-        for page in batch.moved where region.table[page].state == .staged {
-            let position = region.positionInHugePage(page)
-            if let word = unsafe sameFilledWord(pager.staging.contents(of: position)),
+    private func storeSameFilled(_ region: Region) {
+        for (index, page) in batch.taken.enumerated() where region.table[page].state == .staged {
+            if let word = unsafe sameFilledWord(pager.takenContents(region, page)),
                 let place = pager.store.words.put(word)
             {
-                if commit(region, page, to: Locator(tier: .sameFilled, place: place)) { stored += 1 }
+                batch.locators[index] = Locator(tier: .sameFilled, place: place)
             } else {
-                batch.toStore.append(page)
-                batch.addresses.append(pager.staging.address(of: position))
+                batch.toStore.append(index)
+                batch.addresses.append(pager.takenAddress(region, page))
             }
         }
-        return stored
     }
 
-    /// The store has the page. False when it was rescued or discarded meanwhile.
+    /// The store has these pages: it is now their only home. Returns how many.
+    private func commitAll(_ region: Region) -> Int {
+        var committed = 0
+        for (index, page) in batch.taken.enumerated() {
+            guard let locator = batch.locators[index], commit(region, page, to: locator) else { continue }
+            committed += 1
+        }
+        return committed
+    }
+
+    /// False when the page was rescued or discarded meanwhile.
     private func commit(_ region: Region, _ page: Int, to locator: Locator) -> Bool {
         let entry = region.table[page]
         if entry.state == .staged {
@@ -217,21 +218,19 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         }
     }
 
-    /// Frees the staging once no page's only copy is in it and the fault server
-    /// reads none of it.
-    private func releaseStaging(_ region: Region) {
-        guard let first = batch.moved.first, let last = batch.moved.last else { return }
-        for page in batch.moved {
+    /// Ends the batch once no page's only copy is where it was taken to, and the fault
+    /// server reads none of it.
+    private func finish(_ region: Region) {
+        guard let first = batch.taken.first, let last = batch.taken.last else { return }
+        for page in batch.taken {
             while region.table[page].state == .rescuing || region.table[page].state == .staged {
                 // Staged still: neither the store nor the guest took it. It stays safe
-                // here; the guest must take it in the end.
+                // where it is; the guest must take it in the end.
                 if region.table[page].state == .staged { giveBack(region, page) }
                 pager.kernel.pause()
             }
         }
-        let start = pager.staging.address(of: region.positionInHugePage(first))
-        let pages = region.positionInHugePage(last) - region.positionInHugePage(first) + 1
-        pager.kernel.release(start: start, length: UInt64(pages * pageSize))
-        pager.counters.stagedPages.subtract(batch.moved.count, ordering: .relaxed)
+        pager.cleanUp(region, first...last)
+        pager.counters.stagedPages.subtract(batch.taken.count, ordering: .relaxed)
     }
 }

@@ -62,7 +62,7 @@ extension FaultServer {
             // Discarded while it was read; the discard's end wakes the access.
             return pager.store.drop(locator)
         }
-        let placement = unsafe pager.place(buffer, at: region.address(of: page))
+        let placement = unsafe pager.place(buffer, region, page)
         if case .failed(let errno) = placement {
             guard fetch.isDemand else { return giveUpPrefetch(region, page, from: placing) }
             pager.counters.stored(locator.tier, change: 1)
