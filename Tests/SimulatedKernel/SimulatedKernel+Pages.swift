@@ -85,7 +85,10 @@ extension SimulatedKernel {
         if strikes(\.placementBusy) { return .busy }
         guard space[page].missing else { return .failed(.noSuchEntry) }
         if strikes(\.placementFailure) { return .failed(.noMemory) }
-        if space[page].state != .absent { return .alreadyThere }
+        if space[page].state != .absent {
+            onSettled(space, page)
+            return .alreadyThere
+        }
         space[page].state = fill(space, page)
         space[page].armed = false
         space[page].touchedAt = scheduler.now

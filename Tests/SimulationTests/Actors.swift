@@ -195,6 +195,7 @@ extension World {
                     if scheduler.random.chance(100) { doze() }
                 }
                 scheduler.trace.note("hotplug", "detach")
+                block.isLeaving = true
                 pager.detach(block.region)
             }
             hotplugged = nil
