@@ -2,9 +2,6 @@
 
 #include <errno.h>
 #include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 
 int clinux_map(uint64_t length, uint64_t alignment, void **out)
@@ -48,31 +45,33 @@ int clinux_forbid_merging(void *address, uint64_t length)
     return madvise(address, length, MADV_UNMERGEABLE) < 0 && errno != EINVAL ? -errno : 0;
 }
 
-int clinux_check_private_anonymous(uint64_t start, uint64_t length)
+int clinux_punch(void *address, uint64_t length)
 {
-    FILE *maps = fopen("/proc/self/maps", "re");
-    if (maps == NULL) {
+    return madvise(address, length, MADV_REMOVE) < 0 ? -errno : 0;
+}
+
+int clinux_map_again(void *address, uint64_t length, void **out)
+{
+    /* An old size of 0 leaves the shared mapping where it is and makes another. */
+    void *again = mremap(address, 0, length, MREMAP_MAYMOVE);
+    if (again == MAP_FAILED) {
         return -errno;
     }
-    uint64_t covered = start, end = start + length;
-    char *line = NULL;
-    size_t room = 0;
-    int answer = 0;
-    while (covered < end && getline(&line, &room, maps) > 0) {
-        unsigned long long low, high, inode;
-        char permissions[5];
-        if (sscanf(line, "%llx-%llx %4s %*x %*s %llu", &low, &high, permissions, &inode) != 4 || high <= covered) {
-            continue;
-        }
-        if (low > covered || inode != 0 || strcmp(permissions, "rw-p") != 0) {
-            answer = -EINVAL;
-            break;
-        }
-        covered = high;
+    madvise(again, length, MADV_DONTDUMP);
+    madvise(again, length, MADV_DONTFORK);
+    *out = again;
+    return 0;
+}
+
+int clinux_in_core(void *address, uint64_t length, unsigned char *pages)
+{
+    if (mincore(address, length, pages) < 0) {
+        return -errno;
     }
-    free(line);
-    fclose(maps);
-    return answer == 0 && covered < end ? -EINVAL : answer;
+    for (uint64_t i = 0; i < length / 4096; i++) {
+        pages[i] &= 1; /* the other bits are reserved */
+    }
+    return 0;
 }
 
 int clinux_populate(void *address, uint64_t length)

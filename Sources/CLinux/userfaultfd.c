@@ -20,6 +20,7 @@ enum {
 #define IOCTL_ZEROPAGE 0xc020aa04ul
 #define IOCTL_MOVE 0xc028aa05ul
 #define IOCTL_WRITEPROTECT 0xc018aa06ul
+#define IOCTL_CONTINUE 0xc020aa07ul
 #define IOCTL_POISON 0xc020aa08ul
 #define IOCTL_RWPROTECT 0xc018aa09ul
 /* The same bits for both protections. */
@@ -101,6 +102,12 @@ int clinux_uffd_poison(int fd, uint64_t start, uint64_t length)
 {
     struct placement argument = {start, length, 0, 0};
     return ioctl(fd, IOCTL_POISON, &argument) < 0 ? -errno : 0;
+}
+
+int clinux_uffd_continue(int fd, uint64_t start, uint64_t length)
+{
+    struct placement argument = {start, length, 0, 0};
+    return ioctl(fd, IOCTL_CONTINUE, &argument) < 0 ? -errno : 0;
 }
 
 int clinux_uffd_move(int fd, uint64_t to, uint64_t from, uint64_t length, uint64_t *moved)

@@ -48,7 +48,7 @@ public final class Pager<Port: KernelPort>: Sendable {
         kernel = port
         staging = try Staging()
         if let errno = kernel.watch(
-            start: staging.start, length: UInt64(staging.length), tracked: false)
+            start: staging.start, length: UInt64(staging.length), tracked: false, shared: false)
         {
             throw errno
         }

@@ -23,6 +23,8 @@ public struct Errno: Error, Equatable, Sendable {
     public static let again = Errno(11)  // EAGAIN
     public static let noMemory = Errno(12)  // ENOMEM
     public static let accessDenied = Errno(13)  // EACCES
+    /// EFAULT: from UFFDIO_CONTINUE, the page is not in its file.
+    public static let badAddress = Errno(14)  // EFAULT
     public static let busy = Errno(16)  // EBUSY
     public static let exists = Errno(17)  // EEXIST
     public static let invalid = Errno(22)  // EINVAL

@@ -8,12 +8,17 @@ public struct KernelFeatures: Equatable, Sendable {
     public var writeProtection: Bool
     public var move: Bool
     public var poison: Bool
+    /// Faults of shared memory whose page is in its file and only not mapped.
+    public var minorShared: Bool
 
-    public init(readWriteProtection: Bool, writeProtection: Bool, move: Bool, poison: Bool) {
+    public init(
+        readWriteProtection: Bool, writeProtection: Bool, move: Bool, poison: Bool, minorShared: Bool
+    ) {
         self.readWriteProtection = readWriteProtection
         self.writeProtection = writeProtection
         self.move = move
         self.poison = poison
+        self.minorShared = minorShared
     }
 
     /// Asks a throw-away userfaultfd: UFFDIO_API answers what the kernel offers,
@@ -29,19 +34,23 @@ public struct KernelFeatures: Equatable, Sendable {
             readWriteProtection: has(PageTracking.readWriteProtection.features),
             writeProtection: has(PageTracking.writeProtection.features),
             move: has(uffdFeatureMove),
-            poison: has(uffdFeaturePoison))
+            poison: has(uffdFeaturePoison),
+            minorShared: has(uffdFeatureMissingShared | uffdFeatureMinorShared))
     }
 }
 
 // The importer leaves out macros with casts.
 let uffdFeatureWP: UInt64 = 1 << 0
 let uffdFeatureWPAsync: UInt64 = 1 << 15
+let uffdFeatureMissingShared: UInt64 = 1 << 5
+let uffdFeatureMinorShared: UInt64 = 1 << 10
 let uffdFeaturePoison: UInt64 = 1 << 14
 let uffdFeatureMove: UInt64 = 1 << 16
 let uffdFeatureRWP: UInt64 = 1 << 17
 let uffdFeatureRWPAsync: UInt64 = 1 << 18
 let uffdRegisterMissing: UInt64 = 1
 let uffdRegisterWP: UInt64 = 2
+let uffdRegisterMinor: UInt64 = 4
 let uffdRegisterRWP: UInt64 = 8
 let uffdFaultWrite: UInt64 = 1
 let pageIsWritten: UInt64 = 1 << 1

@@ -109,8 +109,9 @@ public struct TransferCompletion: Sendable {
 public protocol KernelPort: AnyObject, Sendable {
     /// Registers guest memory for tracking, without missing faults.
     func track(start: UInt64, length: UInt64) -> Errno?
-    /// Makes first touches of the range fault to us; `tracked` when `track` covers it.
-    func watch(start: UInt64, length: UInt64, tracked: Bool) -> Errno?
+    /// Makes touches of missing pages fault to us, and in shared memory touches of
+    /// pages that are not mapped; `tracked` when `track` covers the range.
+    func watch(start: UInt64, length: UInt64, tracked: Bool, shared: Bool) -> Errno?
     func unregister(start: UInt64, length: UInt64) -> Errno?
 
     /// Arms present pages: their next touch is noted (UFFDIO_RWPROTECT, or
@@ -126,6 +127,18 @@ public protocol KernelPort: AnyObject, Sendable {
     /// UFFDIO_MOVE: pages change their address, atomically and without a copy.
     /// The target must be registered with the same userfaultfd and empty there.
     func move(from source: UInt64, to target: UInt64, length: UInt64) -> MoveResult
+    /// MADV_DONTNEED on a mapping of shared memory: the pages are not mapped there any
+    /// more, and stay in their file.
+    func zap(start: UInt64, length: UInt64) -> Errno?
+    /// Which pages of a mapping of shared memory are in RAM, mapped or not (mincore):
+    /// 1 for each that is, 0 for holes and for what the host has swapped out.
+    func inCore(start: UInt64, length: UInt64, into pages: UnsafeMutableBufferPointer<UInt8>) -> Errno?
+    /// UFFDIO_CONTINUE of one page of shared memory: maps it as it is in its file, and
+    /// wakes its waiters. EFAULT: it is not there.
+    func mapCached(_ target: UInt64) -> Placement
+    /// MADV_REMOVE on a mapping of shared memory: the pages leave their file and every
+    /// mapping of it. Wakes nobody.
+    func punch(start: UInt64, length: UInt64) -> Errno?
     /// UFFDIO_COPY of one page; wakes its waiters.
     func copy(from source: UnsafeRawPointer, to target: UInt64) -> Placement
     /// UFFDIO_ZEROPAGE of one page; wakes its waiters.

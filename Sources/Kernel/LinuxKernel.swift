@@ -20,6 +20,7 @@ public final class LinuxKernel: Sendable {
         let faults = Descriptor(adopting: number)
         var wanted = uffdFeatureMove | tracking.features
         if features.poison { wanted |= uffdFeaturePoison }
+        if features.minorShared { wanted |= uffdFeatureMissingShared | uffdFeatureMinorShared }
         var offered: UInt64 = 0
         if let errno = unsafe Errno.from(clinux_uffd_api(number, wanted, &offered)) { throw errno }
         let map = clinux_pagemap_open()
@@ -42,9 +43,10 @@ extension LinuxKernel: KernelPort {
         .from(clinux_uffd_register(faults.number, start, length, tracking.registerMode))
     }
 
-    public func watch(start: UInt64, length: UInt64, tracked: Bool) -> Errno? {
+    public func watch(start: UInt64, length: UInt64, tracked: Bool, shared: Bool) -> Errno? {
         // Registering again without RWP is refused (EBUSY): always name all modes.
-        let mode = uffdRegisterMissing | (tracked ? tracking.registerMode : 0)
+        let mode =
+            uffdRegisterMissing | (tracked ? tracking.registerMode : 0) | (shared ? uffdRegisterMinor : 0)
         return .from(clinux_uffd_register(faults.number, start, length, mode))
     }
 
@@ -112,6 +114,26 @@ extension LinuxKernel: KernelPort {
             case let errno?: .failed(errno)
             }
         return MoveResult(moved: moved, stop: stop)
+    }
+
+    public func zap(start: UInt64, length: UInt64) -> Errno? {
+        unsafe .from(clinux_release(UnsafeMutableRawPointer(bitPattern: UInt(start)), length))
+    }
+
+    public func inCore(
+        start: UInt64, length: UInt64, into pages: UnsafeMutableBufferPointer<UInt8>
+    ) -> Errno? {
+        precondition(Int(length) / pageSize <= pages.count)
+        let address = unsafe UnsafeMutableRawPointer(bitPattern: UInt(start))
+        return unsafe .from(clinux_in_core(address, length, pages.baseAddress))
+    }
+
+    public func mapCached(_ target: UInt64) -> Placement {
+        Self.placement(clinux_uffd_continue(faults.number, target, UInt64(pageSize)))
+    }
+
+    public func punch(start: UInt64, length: UInt64) -> Errno? {
+        unsafe .from(clinux_punch(UnsafeMutableRawPointer(bitPattern: UInt(start)), length))
     }
 
     public func copy(from source: UnsafeRawPointer, to target: UInt64) -> Placement {
@@ -188,14 +210,4 @@ extension LinuxKernel: KernelPort {
 /// (UFFDIO_MOVE answers EBUSY) and lose their arming.
 public func forbidMerging(start: UInt64, length: UInt64) -> Errno? {
     unsafe .from(clinux_forbid_merging(UnsafeMutableRawPointer(bitPattern: UInt(start)), length))
-}
-
-/// Whether the whole range is mapped private, anonymous, readable and writable:
-/// what UFFDIO_MOVE works on.
-public func isPrivateAnonymous(start: UInt64, length: UInt64) throws(Errno) -> Bool {
-    switch Errno.from(clinux_check_private_anonymous(start, length)) {
-    case nil: true
-    case .invalid?: false
-    case let errno?: throw errno
-    }
 }

@@ -1,13 +1,21 @@
 /// How often, per mille, each thing goes wrong that may go wrong in the real world.
 public struct Mischief: Equatable, Sendable {
-    /// EAGAIN from COPY, ZEROPAGE and POISON.
+    /// EAGAIN from COPY, CONTINUE, ZEROPAGE and POISON.
     public var placementBusy = 0
-    /// ENOMEM from COPY, ZEROPAGE and POISON.
+    /// ENOMEM from COPY, CONTINUE, ZEROPAGE and POISON.
     public var placementFailure = 0
     /// EAGAIN from MOVE, before anything moved or half way.
     public var moveAgain = 0
     /// ENOMEM from MOVE.
     public var moveFailure = 0
+    /// MADV_DONTNEED on shared memory fails.
+    public var zapFailure = 0
+    /// A page of shared memory is in the host's swap when it is asked for.
+    public var swappedOut = 0
+    /// MADV_REMOVE fails and does nothing.
+    public var punchFailure = 0
+    /// MADV_REMOVE finds a huge page in use, and fills its part of it with zeros.
+    public var punchOnlyErases = 0
     /// ENOMEM from UFFDIO_REGISTER.
     public var watchFailure = 0
     /// An error from UFFDIO_RWPROTECT.
@@ -31,7 +39,8 @@ public struct Mischief: Equatable, Sendable {
 
     static let kinds: [WritableKeyPath<Mischief, Int> & Sendable] = [
         \.placementBusy, \.placementFailure, \.moveAgain, \.moveFailure, \.watchFailure,
-        \.armFailure, \.signal, \.shortScan, \.readError, \.shortRead, \.writeError, \.noSpace,
+        \.zapFailure, \.swappedOut, \.punchFailure, \.punchOnlyErases, \.armFailure, \.signal, \.shortScan,
+        \.readError, \.shortRead, \.writeError, \.noSpace,
         \.shortWrite, \.submitError,
     ]
 

@@ -19,7 +19,7 @@ extension SimulatedKernel {
             case .poisoned:
                 return .machineCheck
             case .absent where !space[page].missing:
-                space[page].state = .present
+                space.fill(page)
             case .absent:
                 sleep(Sleeper(space, page, isWrite: isWrite))
             }
@@ -50,20 +50,23 @@ extension SimulatedKernel {
 
     /// Fills pages of a guest that runs without a pager yet.
     public func populate(_ space: Space, _ page: Int, _ body: () -> Void) {
-        space[page].state = .present
+        space.fill(page)
         space[page].touchedAt = scheduler.now
         body()
     }
 
-    /// The host program drops a range (MADV_DONTNEED), pins or no pins. Not atomic: the
-    /// kernel zaps page tables piece by piece.
+    /// The host program drops a range (MADV_DONTNEED, for shared memory MADV_REMOVE), pins
+    /// or no pins. Not atomic: the kernel zaps page tables piece by piece.
     public func drop(_ space: Space, _ pages: Range<Int>) {
         var next = pages.lowerBound
         while next < pages.upperBound {
             scheduler.step()
             let end = min(pages.upperBound, next + 1 + scheduler.random.below(64))
             for page in next..<end {
+                let isPoisoned = space[page].state == .poisoned
                 space.clear(page)
+                // A hole in the file does not take poison out of the page table.
+                if isPoisoned, space.isShared { space[page].state = .poisoned }
                 space[page].pins = 0
                 space[page].version = 0
                 onSettled(space, page)

@@ -71,7 +71,8 @@ extension SimulatedKernel {
 
     public func poison(_ target: UInt64) -> Placement {
         scheduler.step()
-        let placement = place(at: target) { _, _ in
+        // A mark in the page table: whether the file has the page does not matter.
+        let placement = place(at: target, overCached: true) { _, _ in
             poisoned += 1
             return .poisoned
         }
@@ -79,7 +80,9 @@ extension SimulatedKernel {
         return placement
     }
 
-    private func place(at target: UInt64, _ fill: (Space, Int) -> PTE.State) -> Placement {
+    private func place(
+        at target: UInt64, overCached: Bool = false, _ fill: (Space, Int) -> PTE.State
+    ) -> Placement {
         let space = space(at: target)
         let page = Int(target - space.start) / pageSize
         if strikes(\.placementBusy) { return .busy }
@@ -89,13 +92,20 @@ extension SimulatedKernel {
             onSettled(space, page)
             return .alreadyThere
         }
-        space[page].state = fill(space, page)
+        if space[page].cached, !overCached { return .alreadyThere }
+        let state = fill(space, page)
+        if state == .present { space.fill(page) } else { space[page].state = state }
+        settle(space, page)
+        return .placed
+    }
+
+    /// A page is where it was wanted: its waiters are woken.
+    func settle(_ space: Space, _ page: Int) {
         space[page].armed = false
         space[page].touchedAt = scheduler.now
         onSettled(space, page)
         if sabotage != .placementWakesNobody { wakeSleepers(space, page..<page + 1) }
         note("place", page, Int(space[page].state.rawValue))
-        return .placed
     }
 
     /// Reading a staging page that is gone would read zeros.

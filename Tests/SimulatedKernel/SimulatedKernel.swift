@@ -1,8 +1,8 @@
 import Kernel
 
 /// A kernel that runs in memory by the rules of the real one (userfaultfd with
-/// missing faults, MOVE and asynchronous RWP), as measured on Linux 7.3. Each call is a
-/// place where other actors may get in between, and where mischief may strike.
+/// missing and minor faults, MOVE and asynchronous RWP), as measured on Linux 7.3 and
+/// 6.18. Each call is a place where other actors may get in between, and where mischief may strike.
 ///
 /// All members are for the holder of the scheduler's token.
 public final class SimulatedKernel: KernelPort, @unchecked Sendable {
@@ -52,7 +52,7 @@ public final class SimulatedKernel: KernelPort, @unchecked Sendable {
     }
 
     func space(at address: UInt64) -> Space {
-        guard let space = spaces.first(where: { $0.contains(address) }) else {
+        guard let space = spaces.first(where: { $0.contains(address) || $0.viewContains(address) }) else {
             scheduler.fail("a call named an address that is not mapped")
         }
         return space
@@ -77,7 +77,7 @@ public final class SimulatedKernel: KernelPort, @unchecked Sendable {
         return nil
     }
 
-    public func watch(start: UInt64, length: UInt64, tracked: Bool) -> Errno? {
+    public func watch(start: UInt64, length: UInt64, tracked: Bool, shared: Bool) -> Errno? {
         scheduler.step()
         if !spaces.contains(where: { $0.contains(start) }) {
             spaces.append(Space(name: "staging", start: start, pageCount: Int(length) / pageSize))
@@ -85,6 +85,8 @@ public final class SimulatedKernel: KernelPort, @unchecked Sendable {
         if strikes(\.watchFailure) { return .noMemory }
         let space = space(at: start)
         let pages = space.pages(start, length)
+        if shared && !space.isShared { return .invalid }
+        if space.isShared && !shared { scheduler.fail("minor faults of shared memory are not watched") }
         for page in pages where space[page].tracked && !tracked { return .busy }
         for page in pages {
             space[page].missing = true

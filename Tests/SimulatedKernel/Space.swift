@@ -8,7 +8,11 @@ public struct PTE: Sendable {
     public var armed = false
     /// Mapped by a huge page: armed, and touched, as a whole.
     public var isHuge = false
-    /// Registered for missing faults, and for tracking.
+    /// Shared memory: in the file, mapped or not.
+    public var cached = false
+    /// In the file although it was punched, as may happen.
+    public var unpunched = false
+    /// Registered for missing (and in shared memory minor) faults, and for tracking.
     public var missing = false
     public var tracked = false
     /// I/O under way.
@@ -24,7 +28,8 @@ public struct PTE: Sendable {
 }
 
 /// A mapping in the simulated address space: real memory, simulated page table.
-/// An absent page's memory is all zeros, so that the kernel's own fills cost nothing.
+/// The memory of an absent page, if it is not in a file, is all zeros, so that the
+/// kernel's own fills cost nothing.
 @safe public final class Space: @unchecked Sendable {
     public let name: String
     public let start: UInt64
@@ -32,16 +37,29 @@ public struct PTE: Sendable {
     @usableFromInline let ptes: UnsafeMutablePointer<PTE>
     /// Keeps the memory, when it is the simulation's own.
     private let mapping: Mapping?
+    private let sharedMemory: SharedMemory?
+    /// Where the pager has mapped shared memory a second time; 0 before.
+    public var viewStart: UInt64 = 0
+    /// A shared mapping of a file, not private anonymous memory.
+    public var isShared: Bool { sharedMemory != nil }
     /// The guest's memory, not the pager's.
     public let isGuest: Bool
 
     /// Memory of a guest: `leadingPages` after a huge page's boundary.
-    public init(name: String, pageCount: Int, leadingPages: Int) throws(Errno) {
-        let mapping = try Mapping(
-            length: (pageCount + leadingPages) * pageSize, alignment: hugePageSize)
+    public init(name: String, pageCount: Int, leadingPages: Int, isShared: Bool) throws(Errno) {
+        let length = (pageCount + leadingPages) * pageSize
         self.name = name
-        start = UInt64(UInt(bitPattern: mapping.base)) + UInt64(leadingPages * pageSize)
-        self.mapping = consume mapping
+        if isShared {
+            let memory = try SharedMemory(length: length)
+            start = memory.start + UInt64(leadingPages * pageSize)
+            mapping = nil
+            sharedMemory = memory
+        } else {
+            let mapping = try Mapping(length: length, alignment: hugePageSize)
+            start = UInt64(UInt(bitPattern: mapping.base)) + UInt64(leadingPages * pageSize)
+            self.mapping = consume mapping
+            sharedMemory = nil
+        }
         self.pageCount = pageCount
         isGuest = true
         ptes = Self.emptyTable(pageCount)
@@ -53,6 +71,7 @@ public struct PTE: Sendable {
         self.start = start
         self.pageCount = pageCount
         mapping = nil
+        sharedMemory = nil
         isGuest = false
         ptes = Self.emptyTable(pageCount)
     }
@@ -89,9 +108,13 @@ public struct PTE: Sendable {
         address >= start && address < start + length
     }
 
-    /// Pages of a range that must lie in this space.
+    func viewContains(_ address: UInt64) -> Bool {
+        viewStart != 0 && address >= viewStart && address < viewStart + length
+    }
+
+    /// Pages of a range that must lie in this space, or in its second mapping.
     func pages(_ start: UInt64, _ length: UInt64) -> Range<Int> {
-        let first = Int(start - self.start) / pageSize
+        let first = Int(start - (viewContains(start) ? viewStart : self.start)) / pageSize
         let range = first..<first + Int(length) / pageSize
         precondition(range.upperBound <= pageCount, "a range crosses mappings")
         return range
@@ -120,11 +143,29 @@ public struct PTE: Sendable {
         }
     }
 
+    /// Whether the page's contents are here: mapped, or at least in the file.
+    public func holds(_ page: Int) -> Bool { self[page].state == .present || self[page].cached }
+
+    /// Maps a page.
+    func fill(_ page: Int) {
+        self[page].state = .present
+        self[page].cached = isShared
+    }
+
     /// The page is gone, and its memory reads as zeros.
     func clear(_ page: Int) {
-        if self[page].state == .present {
-            memory(page).initializeMemory(as: UInt8.self, repeating: 0, count: pageSize)
-        }
+        if holds(page) { erase(page) }
+        self[page].cached = false
+        self[page].unpunched = false
+        unmap(page)
+    }
+
+    func erase(_ page: Int) {
+        memory(page).initializeMemory(as: UInt8.self, repeating: 0, count: pageSize)
+    }
+
+    /// The page is not mapped any more.
+    func unmap(_ page: Int) {
         split(page)
         self[page].state = .absent
         self[page].armed = false

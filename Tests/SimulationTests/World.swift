@@ -17,7 +17,8 @@ final class Block {
     var isLeaving = false
 
     init(name: String, pageCount: Int, leadingPages: Int, _ random: inout SplitMix) throws(Errno) {
-        space = try Space(name: name, pageCount: pageCount, leadingPages: leadingPages)
+        space = try Space(
+            name: name, pageCount: pageCount, leadingPages: leadingPages, isShared: false)
         region = try Region(name: name, start: space.start, length: space.length)
         var isUsed = [Bool](repeating: false, count: pageCount)
         for _ in 0..<6 {

@@ -15,12 +15,14 @@
 /* ---- userfaultfd.c: include/uapi/linux/userfaultfd.h of Linux 7.3 ---- */
 
 #define CLINUX_UFFD_FEATURE_THREAD_ID (UINT64_C(1) << 8)
+#define CLINUX_UFFD_FEATURE_MINOR_SHMEM (UINT64_C(1) << 10)
 #define CLINUX_UFFD_FEATURE_POISON (UINT64_C(1) << 14)
 #define CLINUX_UFFD_FEATURE_MOVE (UINT64_C(1) << 16)
 #define CLINUX_UFFD_FEATURE_RWP (UINT64_C(1) << 17)
 #define CLINUX_UFFD_FEATURE_RWP_ASYNC (UINT64_C(1) << 18)
 
 #define CLINUX_UFFD_REGISTER_MISSING UINT64_C(1)
+#define CLINUX_UFFD_REGISTER_MINOR UINT64_C(4)
 #define CLINUX_UFFD_REGISTER_RWP UINT64_C(8)
 
 #define CLINUX_UFFD_FAULT_WRITE UINT64_C(1)
@@ -41,6 +43,8 @@ int clinux_uffd_wake(int fd, uint64_t start, uint64_t length);
 int clinux_uffd_copy(int fd, uint64_t to, uint64_t from, uint64_t length);
 int clinux_uffd_zero(int fd, uint64_t start, uint64_t length);
 int clinux_uffd_poison(int fd, uint64_t start, uint64_t length);
+/* Maps pages that are in the file already; -EFAULT when they are not. */
+int clinux_uffd_continue(int fd, uint64_t start, uint64_t length);
 /* `moved` is set to the bytes moved before the call ended, also on failure. */
 int clinux_uffd_move(int fd, uint64_t to, uint64_t from, uint64_t length, uint64_t *moved);
 int clinux_uffd_arm(int fd, uint64_t start, uint64_t length);
@@ -78,10 +82,25 @@ int clinux_release(void *address, uint64_t length);
 /* MADV_COLLAPSE: pages become huge pages now. */
 int clinux_collapse(void *address, uint64_t length);
 int clinux_forbid_merging(void *address, uint64_t length);
-/* 0 when every mapping in the range is private, anonymous and writable; else -EINVAL. */
-int clinux_check_private_anonymous(uint64_t start, uint64_t length);
 /* Makes pages present by touching them; waits for whoever serves their faults. */
 int clinux_populate(void *address, uint64_t length);
+/* MADV_REMOVE: pages leave a shared mapping's file, and every mapping of it. */
+int clinux_punch(void *address, uint64_t length);
+/* Another mapping of the shared memory at `address`, left out of core dumps and forks. */
+int clinux_map_again(void *address, uint64_t length, void **out);
+/* Sets a byte for each page: 1 when it is in RAM, mapped or not (mincore). */
+int clinux_in_core(void *address, uint64_t length, unsigned char *pages);
+/* What a range is: one of enum clinux_memory. */
+int clinux_memory_kind(uint64_t start, uint64_t length);
+enum clinux_memory {
+    CLINUX_MEMORY_PRIVATE_ANONYMOUS,
+    CLINUX_MEMORY_SHARED,       /* one shmem file without a name: memfd, shared anonymous memory */
+    CLINUX_MEMORY_UNMAPPED,     /* not mapped throughout */
+    CLINUX_MEMORY_NOT_WRITABLE, /* not readable and writable throughout */
+    CLINUX_MEMORY_PRIVATE_FILE, /* a private mapping of a file, or of huge pages */
+    CLINUX_MEMORY_OTHER_FILE,   /* a shared mapping of a file that has a name, or of hugetlbfs */
+    CLINUX_MEMORY_MIXED         /* several kinds, or a file not in one piece */
+};
 /* Bytes of the range that are resident, by mincore. */
 int64_t clinux_resident(void *address, uint64_t length);
 /* Gives back the pages that hold only zeros; bytes that stay resident. */

@@ -22,7 +22,7 @@ extension Pager {
     func watch(_ region: Region, _ pages: Range<Int>) -> Errno? {
         kernel.watch(
             start: region.address(of: pages.lowerBound), length: UInt64(pages.count * pageSize),
-            tracked: tracking)
+            tracked: tracking, shared: false)
     }
 
     /// Takes neighbours in state `leaving`, from `first` on: from then on an access to a

@@ -170,7 +170,7 @@ public final class LivePager: Sendable {
         let isPageable: Bool
         let region: Region
         do throws(Errno) {
-            isPageable = try isPrivateAnonymous(start: start, length: length)
+            isPageable = try MemoryKind(start: start, length: length) == .privateAnonymous
             if let errno = forbidMerging(start: start, length: length) { throw errno }
             region = try Region(name: name, start: start, length: length)
         } catch {
