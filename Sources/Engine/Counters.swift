@@ -11,6 +11,8 @@ public final class Counters: Sendable {
     public let prefetchHits = Atomic<UInt64>(0)
     public let rescues = Atomic<UInt64>(0)
     public let zeroFills = Atomic<UInt64>(0)
+    /// Pages of shared memory that were in RAM and only had to be mapped again.
+    public let remaps = Atomic<UInt64>(0)
     public let duplicateFaults = Atomic<UInt64>(0)
     public let evictions = Atomic<UInt64>(0)
     public let busyPages = Atomic<UInt64>(0)
@@ -21,6 +23,9 @@ public final class Counters: Sendable {
     public let poisonedPages = Atomic<UInt64>(0)
     public let passes = Atomic<UInt64>(0)
 
+    /// Attached blocks, and those of them that are shared memory.
+    public let blocks = Atomic<Int>(0)
+    public let sharedBlocks = Atomic<Int>(0)
     /// Sum of the attached blocks, in pages.
     public let attachedPages = Atomic<Int>(0)
     /// Host memory of page tables, ages and bookkeeping as of the last pass, in bytes.
@@ -29,7 +34,7 @@ public final class Counters: Sendable {
     public let touchedPages = Atomic<Int>(0)
     /// Pages in guest memory as of the last pass, corrected for what moved since.
     public let residentPages = Atomic<Int>(0)
-    /// Pages in staging.
+    /// Pages that were taken from the guest and are not stored yet.
     public let stagedPages = Atomic<Int>(0)
     /// Pages in each tier.
     public let sameFilledPages = Atomic<Int>(0)

@@ -24,7 +24,7 @@ extension Pager {
             _ = kernel.unregister(start: region.start, length: region.length)
             throw .tooManyBlocks
         }
-        counters.attachedPages.add(region.pageCount, ordering: .relaxed)
+        count(region, 1)
     }
 
     /// Gives a block up and drops what was evicted from it. The memory must be about
@@ -38,8 +38,14 @@ extension Pager {
         while region.fetchesInFlight.load(ordering: .acquiring) > 0 { kernel.pause() }
         _ = kernel.unregister(start: region.start, length: region.length)
         dropAll(region)
-        counters.attachedPages.subtract(region.pageCount, ordering: .relaxed)
+        count(region, -1)
         unsafe removed.release()
+    }
+
+    private func count(_ region: Region, _ change: Int) {
+        counters.attachedPages.add(change * region.pageCount, ordering: .relaxed)
+        counters.blocks.add(change, ordering: .relaxed)
+        if region.guard == .minor { counters.sharedBlocks.add(change, ordering: .relaxed) }
     }
 
     /// Returns when the fault server no longer uses what it found in `regions` before.

@@ -59,7 +59,11 @@ extension Pager {
             case .staged, .arriving:
                 // The worker, or the fault server, holds the contents and finds the entry changed.
                 counters.discardedPages.increment()
-            case .resident, .poisoned, .leaving, .wanted, .rescuing, .placing, .filling, .discarding:
+            case .poisoned where region.guard == .minor:
+                // A hole punched into the file leaves the poison where it is.
+                _ = kernel.zap(start: region.address(of: page), length: UInt64(pageSize))
+            case .resident, .poisoned, .leaving, .wanted, .rescuing, .placing, .filling, .punching,
+                .discarding:
                 break
             }
             return

@@ -31,6 +31,8 @@ public final class Pager<Port: KernelPort>: Sendable {
     let controlWaiting = Atomic<Int>(0)
     /// The limit was passed since the worker last looked.
     let limitPassed = Atomic<Bool>(false)
+    /// Freeing evicted memory failed, and the host program knows.
+    let punchFailed = Atomic<Bool>(false)
     /// Wakes the worker before its time.
     let wakeWorker: @Sendable () -> Void
     /// What a page touched now is stamped with.
@@ -69,12 +71,18 @@ public final class Pager<Port: KernelPort>: Sendable {
     /// A page came into guest memory: it counts, and it is as hot as can be.
     @inline(__always)
     func arrived(_ region: Region, _ page: Int) {
-        region.ages[page] = currentStamp.load(ordering: .relaxed)
-        region.visits.wake(region.hugePage(of: page))
+        touched(region, page)
         counters.residentPages.add(1, ordering: .relaxed)
         let limit = settings.limit
         guard limit != 0, settings.mode == .active, cost > Int(limit) else { return }
         if !limitPassed.exchange(true, ordering: .relaxed) { wakeWorker() }
+    }
+
+    /// A page of guest memory was touched, as a fault told.
+    @inline(__always)
+    func touched(_ region: Region, _ page: Int) {
+        region.ages[page] = currentStamp.load(ordering: .relaxed)
+        region.visits.wake(region.hugePage(of: page))
     }
 
     /// Runs `body` between two steps of the worker.

@@ -100,8 +100,15 @@ extension PagerOptions {
             throw SetupFailure(
                 .invalid, unsafe "tracker \(options.tracker) is unknown; there are auto, rwp, wp and none")
         }
-        guard unsafe options.guard <= FROSTLINE_GUARD_MOVE.rawValue else {
-            throw SetupFailure(.invalid, unsafe "guard \(options.guard) is unknown; there are auto and move")
+        let chosen: GuardChoice
+        switch unsafe options.guard {
+        case FROSTLINE_GUARD_AUTO.rawValue: chosen = .automatic
+        case FROSTLINE_GUARD_MOVE.rawValue: chosen = .move
+        case FROSTLINE_GUARD_MINOR.rawValue: chosen = .minor
+        default:
+            throw SetupFailure(
+                .invalid,
+                unsafe "guard \(options.guard) is unknown; there are auto, move and minor")
         }
         let action: ReadErrorAction
         switch unsafe options.read_error {
@@ -113,7 +120,7 @@ extension PagerOptions {
                 unsafe "read-error \(options.read_error) is unknown; there are stop and machine-check")
         }
         unsafe self.init(
-            tracker: tracker, store: try Self.store(options), readErrorAction: action,
+            tracker: tracker, guard: chosen, store: try Self.store(options), readErrorAction: action,
             limit: options.limit, idleAge: options.idle_age)
         mode = unsafe try Mode(checking: UInt64(options.mode))
         stallBudget = unsafe options.stall_budget

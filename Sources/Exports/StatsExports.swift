@@ -32,7 +32,7 @@ private func snapshot(_ live: LivePager) -> frostline_stats {
     case .readWriteProtection: unsafe stats.tracker = cString("rwp")
     case .writeProtection: unsafe stats.tracker = cString("wp")
     }
-    unsafe stats.guard = cString("move")
+    unsafe stats.guard = cString(live.guardNames)
     unsafe stats.store = cString(live.storeName)
     unsafe fillPlaces(&stats, pager)
     unsafe fillCosts(&stats, pager)

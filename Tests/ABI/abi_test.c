@@ -7,6 +7,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #define MIB ((uint64_t)1 << 20)
 #define PAGE ((uint64_t)4096)
@@ -299,15 +301,56 @@ static void refuses_one_block_too_many(frostline_pager *pager, frostline_block_i
     munmap(memory, (BLOCKS_MAX + 1) * PAGE);
 }
 
+/* Attaches a mapping of the caller's, which must be refused for `reason`. */
+static void refuses_memory(frostline_pager *pager, void *address, const char *reason)
+{
+    frostline_block *block;
+    char error[512] = "";
+    frostline_block_info info;
+    memset(&info, 0, sizeof info);
+    info.struct_size = sizeof info;
+    info.page_size = (uint32_t)PAGE;
+    info.name = "odd";
+    info.address = address;
+    info.length = MIB;
+    int answer = api.attach(pager, &info, &block, error, sizeof error);
+    check(answer == -EINVAL && strstr(error, reason), reason, error);
+}
+
+/* A guard that does not fit the memory is refused. */
+static void refuses_guard(uint32_t guard, int sharing, const char *reason)
+{
+    frostline_options options = good_options();
+    options.guard = guard;
+    frostline_host host = silent_host();
+    frostline_pager *pager;
+    frostline_block *block;
+    char error[512] = "";
+    check(api.create(&options, &host, &pager, error, sizeof error) == 0, "a pager with a guard is created", error);
+    frostline_block_info info;
+    memset(&info, 0, sizeof info);
+    info.struct_size = sizeof info;
+    info.page_size = (uint32_t)PAGE;
+    info.address = mmap(NULL, MIB, PROT_READ | PROT_WRITE, sharing | MAP_ANONYMOUS, -1, 0);
+    info.length = MIB;
+    int answer = api.attach(pager, &info, &block, error, sizeof error);
+    check(answer == -EOPNOTSUPP && strstr(error, reason), reason, error);
+    api.destroy(pager);
+    munmap(info.address, MIB);
+}
+
 static void refuses_blocks(void)
 {
+    refuses_guard(FROSTLINE_GUARD_MOVE, MAP_SHARED, "guard move was demanded");
+    refuses_guard(FROSTLINE_GUARD_MINOR, MAP_PRIVATE, "guard minor was demanded");
     frostline_options options = good_options();
     frostline_host host = silent_host();
     frostline_pager *pager;
     frostline_block *block;
     char error[512] = "";
     check(api.create(&options, &host, &pager, error, sizeof error) == 0, "a pager is created", error);
-    void *shared = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    const int both = PROT_READ | PROT_WRITE;
+    void *shared = mmap(NULL, MIB, both, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     frostline_block_info info;
     memset(&info, 0, sizeof info);
     info.struct_size = sizeof info;
@@ -315,9 +358,29 @@ static void refuses_blocks(void)
     info.name = "shared";
     info.address = shared;
     info.length = MIB;
-    check(api.attach(pager, &info, &block, error, sizeof error) == -EINVAL && strstr(error, "private"), "shared memory is refused", error);
+    check(api.attach(pager, &info, &block, error, sizeof error) == 0, "shared memory is taken", error);
+    check(strcmp(stats_of(pager).guard, "minor") == 0, "and guarded by minor faults", stats_of(pager).guard);
+    api.detach(block);
+    check(strcmp(stats_of(pager).guard, "move") == 0, "which is over when it is detached", stats_of(pager).guard);
     info.page_size = 2 * MIB;
     check(api.attach(pager, &info, &block, error, sizeof error) == -EOPNOTSUPP && strstr(error, "4096"), "huge pages are refused", error);
+
+    int file = open("/proc/self/exe", O_RDONLY);
+    int named = open(".", O_RDWR | O_TMPFILE, 0600);
+    check(file >= 0 && named >= 0 && ftruncate(named, (off_t)MIB) == 0, "files to map", strerror(errno));
+    char *memory = (char *)mmap(NULL, 2 * MIB, both, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    mprotect(memory, PAGE, PROT_READ);
+    refuses_memory(pager, memory, "not readable and writable");
+    munmap(memory, PAGE);
+    refuses_memory(pager, memory, "not mapped throughout");
+    refuses_memory(pager, mmap(memory, MIB, both, MAP_PRIVATE | MAP_FIXED, file, 0), "private mapping of a file");
+    refuses_memory(pager, mmap(memory, MIB, both, MAP_SHARED | MAP_FIXED, named, 0), "file with a name");
+    mmap(memory, MIB, both, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    mmap(memory + MIB / 2, MIB / 2, both, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    refuses_memory(pager, memory, "do not belong together");
+    close(file);
+    close(named);
+    munmap(memory, 2 * MIB);
     munmap(shared, MIB);
     refuses_one_block_too_many(pager, info);
     api.destroy(pager);

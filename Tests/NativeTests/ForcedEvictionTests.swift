@@ -18,20 +18,40 @@ struct ForcedEvictionTests {
         try run(.file(path: path, size: 512 << 20), evictions: evictionsWanted(50_000))
     }
 
-    private func run(_ store: PagerOptions.StoreChoice, evictions: UInt64) throws {
+    @Test("keep every write of several writers: shared memory, compressed store")
+    func sharedCompressed() throws {
+        try run(.compressed, memory: .shared, evictions: evictionsWanted(500_000))
+    }
+
+    @Test("keep every write of several writers: shared memory, file store")
+    func sharedFile() throws {
+        let path = temporaryPath("forced-eviction-shared")
+        try run(.file(path: path, size: 512 << 20), memory: .shared, evictions: evictionsWanted(50_000))
+    }
+
+    @Test("keep every write of several writers: shared memory whose writes are tracked")
+    func sharedTracked() throws {
+        try run(
+            .compressed, memory: .shared, tracker: .writeProtection, evictions: evictionsWanted(100_000))
+    }
+
+    private func run(
+        _ store: PagerOptions.StoreChoice, memory kind: MemoryKind = .privateAnonymous,
+        tracker: PagerOptions.TrackerChoice = .none, evictions: UInt64
+    ) throws {
         let seed = seedForThisRun()
         let log = HostLog()
         let live = try LivePager(
             PagerOptions(
-                tracker: .none, store: store, readErrorAction: .stop,
+                tracker: tracker, store: store, readErrorAction: .stop,
                 limit: Settings.limitMin, idleAge: 0),
             host: log.host)
-        let memory = try VersionedMemory(pageCount: (96 << 20) / pageSize)
-        let region = try live.attach(
-            name: "ram", start: memory.start, length: UInt64(memory.mapping.length))
+        let memory = try VersionedMemory(pageCount: (96 << 20) / pageSize, kind)
+        let region = try live.attach(name: "ram", start: memory.start, length: memory.length)
+        #expect(region.guard == (kind == .shared ? .minor : .move))
         let writers = Writers(memory, count: 3, seed: seed) { page in
             live.pager.beginDiscard(region, pages: page..<page + 1)
-            memory.mapping.release(offset: page * pageSize, length: pageSize)
+            memory.drop(page)
             live.pager.endDiscard(region, pages: page..<page + 1)
         }
         let deadline = monotonicNow() + 300_000_000_000
@@ -43,8 +63,9 @@ struct ForcedEvictionTests {
         }
         writers.stop()
         print(
-            "forced eviction: seed \(seed), \(counters.evictions.value) evictions, "
+            "forced eviction, guard \(live.guardNames): seed \(seed), \(counters.evictions.value) evictions, "
                 + "\(counters.faults.value) faults, \(counters.rescues.value) rescues, "
+                + "\(counters.remaps.value) remaps, "
                 + "\(writers.operations) page checks, \(writers.mismatches) mismatches")
         var mismatches = writers.mismatches
         for page in 0..<memory.pageCount where !memory.verify(page) { mismatches += 1 }

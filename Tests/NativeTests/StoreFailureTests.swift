@@ -77,6 +77,8 @@ struct StoreFailureTests {
         // A system call gets an errno where a plain access would get SIGBUS.
         #expect(readBySystemCall(region.address(of: page)) != 0)
         #expect(live.pager.counters.poisonedPages.value == 1)
+        // The access may end before the host program is told.
+        waitUntil { !log.errors.isEmpty }
         #expect(log.errors == ["read failed: \(EIO) poisoned: true"])
         live.pager.detach(region)
         live.stop()
@@ -93,7 +95,7 @@ struct StoreFailureTests {
     }
 
     private func attach(_ memory: VersionedMemory, to live: LivePager) throws -> Region {
-        try live.attach(name: "ram", start: memory.start, length: UInt64(memory.mapping.length))
+        try live.attach(name: "ram", start: memory.start, length: memory.length)
     }
 
     /// A page that is in the file, once eviction has come to rest.

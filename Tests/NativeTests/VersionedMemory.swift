@@ -1,3 +1,4 @@
+import Glibc
 import Kernel
 import Synchronization
 
@@ -5,24 +6,49 @@ import Synchronization
 /// version of it, so that a lost write, a stale page or a page of zeros shows.
 /// Each page is written by one thread only.
 final class VersionedMemory: @unchecked Sendable {
-    let mapping: Mapping
+    private let base: UnsafeMutableRawPointer
+    private let kind: MemoryKind
     let pageCount: Int
     /// Threads touch disjoint elements only.
     private let versions: UnsafeMutablePointer<UInt32>
 
-    init(pageCount: Int) throws {
-        mapping = try Mapping(length: pageCount * pageSize, alignment: hugePageSize)
+    /// Private anonymous memory, or a memfd mapped shared, as a guest's would be.
+    init(pageCount: Int, _ kind: MemoryKind = .privateAnonymous) throws {
         self.pageCount = pageCount
+        self.kind = kind
+        let length = pageCount * pageSize
+        // Address space for the alignment to a huge page, which is left mapped.
+        let room = mmap(
+            nil, length + hugePageSize, PROT_READ | PROT_WRITE,
+            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+        guard let room, room != MAP_FAILED else { throw Errno(errno) }
+        let aligned = (Int(bitPattern: room) + hugePageSize - 1) / hugePageSize * hugePageSize
+        base = UnsafeMutableRawPointer(bitPattern: aligned)!
+        if kind == .shared { try Self.mapShared(base, length) }
         versions = .allocate(capacity: pageCount)
         versions.initialize(repeating: 0, count: pageCount)
     }
 
-    deinit { versions.deallocate() }
+    private static func mapShared(_ base: UnsafeMutableRawPointer, _ length: Int) throws {
+        let descriptor = memoryFile("versioned-memory")
+        guard descriptor >= 0, ftruncate(descriptor, length) == 0 else { throw Errno(errno) }
+        defer { close(descriptor) }
+        let flags = MAP_SHARED | MAP_FIXED
+        let mapped = mmap(base, length, PROT_READ | PROT_WRITE, flags, descriptor, 0)
+        if mapped == MAP_FAILED { throw Errno(errno) }
+    }
 
-    var start: UInt64 { UInt64(UInt(bitPattern: mapping.base)) }
+    deinit {
+        versions.deallocate()
+        munmap(base, pageCount * pageSize)
+    }
+
+    var start: UInt64 { UInt64(UInt(bitPattern: base)) }
+    /// Bytes.
+    var length: UInt64 { UInt64(pageCount * pageSize) }
 
     private func words(_ page: Int) -> UnsafeMutablePointer<UInt64> {
-        (mapping.base + page * pageSize).assumingMemoryBound(to: UInt64.self)
+        (base + page * pageSize).assumingMemoryBound(to: UInt64.self)
     }
 
     /// What word `index` of a page holds at a version: some versions are zero pages,
@@ -53,6 +79,12 @@ final class VersionedMemory: @unchecked Sendable {
         versions[page] = version
     }
 
+    /// Gives the page back to the host, as a host program does.
+    func drop(_ page: Int) {
+        let advice = kind == .shared ? MADV_REMOVE : MADV_DONTNEED
+        precondition(madvise(base + page * pageSize, pageSize, Int32(advice)) == 0)
+    }
+
     /// The page reads as zeros from now on.
     func forget(_ page: Int) { versions[page] = 0 }
 }
@@ -70,4 +102,11 @@ struct SplitMix {
     }
 
     mutating func below(_ bound: Int) -> Int { Int(next() % UInt64(bound)) }
+}
+
+/// memfd_create, which the C library declares for GNU sources only.
+private func memoryFile(_ name: String) -> Int32 {
+    typealias Create = @convention(c) (UnsafePointer<CChar>, UInt32) -> Int32
+    let symbol = dlsym(nil, "memfd_create")
+    return unsafeBitCast(symbol, to: Create.self)(name, 1)  // MFD_CLOEXEC
 }

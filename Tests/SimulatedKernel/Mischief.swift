@@ -63,6 +63,15 @@ public enum Sabotage: CaseIterable, Sendable {
     case copyPlacesZeros
     /// COPY answers that it placed the page, and does not.
     case copyPlacesNothing
+    /// Unmapping a page of shared memory takes it out of its file as well, before the store
+    /// has it.
+    case zapLosesContents
+    /// Unmapped pages stay mapped.
+    case zapLeavesMapped
+    /// CONTINUE answers that it mapped the page, and does not.
+    case continueMapsNothing
+    /// Punched pages stay in their file.
+    case punchDoesNothing
     /// A placed page wakes nobody.
     case placementWakesNobody
     /// WAKE wakes nobody.

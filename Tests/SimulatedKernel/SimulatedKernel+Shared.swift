@@ -12,7 +12,11 @@ extension SimulatedKernel {
         // Not of poison: whoever locks memory so that it can't be zapped has it all present.
         let isPoisoned = pages.contains { space[$0].state == .poisoned }
         if !isPoisoned, strikes(\.zapFailure) { return .invalid }
-        inPieces(pages, space.unmap)
+        inPieces(pages) { page in
+            if sabotage == .zapLeavesMapped { return }
+            space.unmap(page)
+            if sabotage == .zapLosesContents { space.clear(page) }
+        }
         note("zap", pages.lowerBound, pages.count)
         return nil
     }
@@ -49,6 +53,7 @@ extension SimulatedKernel {
             return .alreadyThere
         }
         if !space[page].cached { return .failed(.badAddress) }
+        if sabotage == .continueMapsNothing { return .placed }
         space.fill(page)
         space[page].unpunched = false
         settle(space, page)
@@ -67,6 +72,7 @@ extension SimulatedKernel {
         }
         inPieces(pages) { page in
             onLeaving(space, page)
+            if sabotage == .punchDoesNothing { return }
             let stays = space[page].cached && strikes(\.punchOnlyErases)
             space.clear(page)
             space[page].cached = stays

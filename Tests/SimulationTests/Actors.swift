@@ -165,7 +165,7 @@ extension World {
             for _ in 0..<scheduler.random.below(30) where access == .done {
                 scheduler.step()
                 if block.discardCount != discardsBefore { break }
-                if block.space[page].state != .present {
+                if !block.space.holds(page) {
                     scheduler.fail("page \(page) left the guest during a transfer")
                 }
                 if scheduler.random.chance(200) { write(block, page) }
@@ -183,7 +183,8 @@ extension World {
             let leadingPages = scheduler.random.below(512)
             guard
                 let block = try? Block(
-                    name: "dimm", pageCount: pageCount, leadingPages: leadingPages, &scheduler.random)
+                    name: "dimm", pageCount: pageCount, leadingPages: leadingPages,
+                    isShared: scheduler.random.chance(500), &scheduler.random)
             else { scheduler.fail("no memory for the simulation") }
             kernel.add(block.space)
             hotplugged = block

@@ -14,7 +14,7 @@ extension World {
                 // Nearly all pages; the rest is worth a call.
                 if entry.state == .resident,
                     space[page].state == .present
-                        || space[page].state == .absent && space[page].version == 0
+                        || space[page].state == .absent && (space[page].version == 0 || space[page].cached)
                 {
                     continue
                 }
@@ -35,23 +35,26 @@ extension World {
         switch entry.state {
         case .resident:
             require(pte.state != .poisoned, "a resident page is poisoned")
-            require(pte.state == .present || pte.version == 0, "a page lost its contents")
+            require(block.space.holds(page) || pte.version == 0, "a page lost its contents")
         case .leaving, .wanted:
             require(
-                pte.state == .present || pte.version == 0 || isStaged(block, page),
+                block.space.holds(page) || pte.version == 0 || isStaged(block, page),
                 "a page is lost on its way")
         case .staged:
             require(pte.state == .absent, "a staged page is in the guest")
-            require(isStaged(block, page), "a staged page is not in staging")
+            require(isStaged(block, page), "a staged page is not where it was taken to")
         case .rescuing:
             require(
                 pte.state == .present || isStaged(block, page),
-                "staging was freed while a page is put back")
+                "a page was freed while it is put back")
+        case .punching:
+            require(pte.state == .absent, "a page is in the guest while it is punched")
         case .stored, .arriving:
             require(pte.state == .absent, "a stored page is in the guest")
+            require(!pte.cached || pte.unpunched, "a stored page is still in its file")
         case .filling:
             require(
-                pte.state != .absent || pte.version == 0 || pte.state == .poisoned,
+                pte.state != .absent || pte.version == 0 || pte.cached,
                 "zeros are placed over contents")
         case .placing, .discarding: break
         case .poisoned:
@@ -60,6 +63,7 @@ extension World {
     }
 
     private func isStaged(_ block: Block, _ page: Int) -> Bool {
+        if block.space.isShared { return block.space[page].cached }
         guard let staging = kernel.spaces.first(where: { !$0.isGuest }) else { return false }
         let pte = staging[block.region.positionInHugePage(page)]
         return pte.state == .present && pte.version == block.space[page].version

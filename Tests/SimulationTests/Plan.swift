@@ -20,6 +20,8 @@ struct Plan {
     var contents: PageContents
     /// Per cent of the pages in use that are written before the pager comes.
     var populated: Int
+    /// Shared memory instead of private anonymous memory.
+    var isShared: Bool
     /// Starts with huge pages, where whole ones fit in.
     var isHuge: Bool
     var guests: Int
@@ -55,11 +57,13 @@ struct Plan {
             PageContents(zero: 50, sameFilled: 10, compressible: 30),
         ])
         populated = random.pick([0, 50, 100])
-        isHuge = pageCount >= 512 && random.chance(300)
+        isShared = random.chance(500)
+        isHuge = pageCount >= 512 && random.chance(300) && !isShared
         guests = 1 + random.below(3)
         discarders = random.below(3)
         isStorm = discarders > 0 && random.chance(300)
-        devices = random.below(2)
+        // The kernel refuses to move pinned pages; it punches them.
+        devices = isShared ? 0 : random.below(2)
         transfers = random.below(3)
         hasHotplug = random.chance(300)
         hasOperator = random.chance(300)

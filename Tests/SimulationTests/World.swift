@@ -16,10 +16,14 @@ final class Block {
     /// Being detached: who waits for a page of it is let go, and is no vCPU.
     var isLeaving = false
 
-    init(name: String, pageCount: Int, leadingPages: Int, _ random: inout SplitMix) throws(Errno) {
+    init(
+        name: String, pageCount: Int, leadingPages: Int, isShared: Bool, _ random: inout SplitMix
+    ) throws(Errno) {
         space = try Space(
-            name: name, pageCount: pageCount, leadingPages: leadingPages, isShared: false)
-        region = try Region(name: name, start: space.start, length: space.length)
+            name: name, pageCount: pageCount, leadingPages: leadingPages, isShared: isShared)
+        region = try Region(
+            name: name, start: space.start, length: space.length, guard: isShared ? .minor : .move)
+        if isShared { space.viewStart = region.viewAddress(of: 0) }
         var isUsed = [Bool](repeating: false, count: pageCount)
         for _ in 0..<6 {
             let first = random.below(pageCount)
@@ -73,7 +77,7 @@ final class World: @unchecked Sendable {
         settings = Settings(unchecked: plan.limit, idleAge: plan.idleAge)
         block = try Block(
             name: "ram", pageCount: plan.pageCount, leadingPages: plan.leadingPages,
-            &scheduler.random)
+            isShared: plan.isShared, &scheduler.random)
         kernel.add(block.space)
         pager = try Pager(
             port: kernel, store: try makeStore(), settings: settings, host: host,

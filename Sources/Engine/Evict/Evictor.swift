@@ -1,8 +1,8 @@
 import Kernel
 
 /// Takes cold pages out of one huge page at a time: claim them, take them from the guest
-/// in runs, hand them to the store, let them go. How each step is done is the guard's
-/// (`Pager+Guard.swift`). Worker thread only.
+/// in runs, hand them to the store, let them go. How each step is done depends on the
+/// block's guard (`Pager+Guard.swift`). Worker thread only.
 public final class Evictor<Port: KernelPort>: @unchecked Sendable {
     let pager: Pager<Port>
     var health = StoreHealth()
@@ -171,13 +171,21 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         }
     }
 
-    /// The store has these pages: it is now their only home. Returns how many.
+    /// The store has these pages: it is now their only home. Lets them go in runs.
+    /// Returns how many.
     private func commitAll(_ region: Region) -> Int {
         var committed = 0
+        var run = 0..<0
         for (index, page) in batch.taken.enumerated() {
             guard let locator = batch.locators[index], commit(region, page, to: locator) else { continue }
             committed += 1
+            if page != run.upperBound {
+                pager.letGo(region, run)
+                run = page..<page
+            }
+            run = run.lowerBound..<page + 1
         }
+        pager.letGo(region, run)
         return committed
     }
 
@@ -187,7 +195,7 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         if entry.state == .staged {
             // Counted first: the fault server may take it back the moment it is stored.
             pager.counters.stored(locator.tier, change: 1)
-            let stored = entry.becoming(.stored, payload: locator.payload)
+            let stored = entry.becoming(region.guard.stateWhenStored, payload: locator.payload)
             if pager.transition(region, page, from: entry, to: stored) {
                 pager.counters.evictions.increment()
                 region.ages[page] = AgeMap.absent

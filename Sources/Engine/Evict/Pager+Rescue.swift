@@ -12,7 +12,7 @@ extension Pager {
 
     /// Puts a staged page back into the guest. Fault thread and worker.
     ///
-    /// It arrives un-armed, which is right for one just touched.
+    /// It arrives un-armed, with either guard, which is right for one just touched.
     func rescue(_ region: Region, _ page: Int, from entry: PageEntry) -> RescueOutcome {
         let rescuing = entry.becoming(.rescuing)
         guard transition(region, page, from: entry, to: rescuing) else { return .overtaken }

@@ -12,6 +12,7 @@ public final class LivePager: Sendable {
     private let threads: Lock<Threads>
     public let storeName: StaticString
     public let tracking: PageTracking
+    private let guardChoice: PagerOptions.GuardChoice
     private static let tickNanoseconds: UInt64 = 1_000_000_000
     /// At least this long after a pass that evicted nothing, however far beyond its
     /// limit the guest is: a full store must not cost a CPU as well.
@@ -64,6 +65,7 @@ public final class LivePager: Sendable {
         } catch {
             throw SetupFailure(error, "cannot set up the pager: \(error.text)")
         }
+        guardChoice = options.guard
         if case .file = options.store { storeName = "file" } else { storeName = "compressed" }
         threads = Lock(Threads())
         try start()
@@ -155,7 +157,7 @@ public final class LivePager: Sendable {
             throw SetupFailure(
                 .invalid, "block \(name) is not a whole number of 4096-byte pages, page-aligned")
         }
-        let region = try Self.makeRegion(name: name, start: start, length: length)
+        let region = try makeRegion(name: name, start: start, length: length)
         do {
             try pager.attach(region)
         } catch {
@@ -164,25 +166,31 @@ public final class LivePager: Sendable {
         return region
     }
 
-    private static func makeRegion(
+    private func makeRegion(
         name: String, start: UInt64, length: UInt64
     ) throws(SetupFailure) -> Region {
-        let isPageable: Bool
-        let region: Region
-        do throws(Errno) {
-            isPageable = try MemoryKind(start: start, length: length) == .privateAnonymous
+        func checked<Value>(_ body: () throws(Errno) -> Value) throws(SetupFailure) -> Value {
+            do {
+                return try body()
+            } catch {
+                throw SetupFailure(error, "cannot attach block \(name): \(error.text)")
+            }
+        }
+        let kind = try checked { () throws(Errno) in try MemoryKind(start: start, length: length) }
+        let chosen = try Setup.chooseGuard(guardChoice, for: kind, block: name, pager.kernel.features)
+        let region = try checked { () throws(Errno) in
             if let errno = forbidMerging(start: start, length: length) { throw errno }
-            region = try Region(name: name, start: start, length: length)
-        } catch {
-            throw SetupFailure(error, "cannot attach block \(name): \(error.text)")
+            return try Region(name: name, start: start, length: length, guard: chosen)
         }
-        guard isPageable else {
-            throw SetupFailure(
-                .invalid,
-                "block \(name) is not private anonymous memory, the only kind that can be "
-                    + "paged; use memory-backend-ram without share=on")
-        }
+        pager.host.log(.info, "block \(name) is \(chosen.memory): guard \(chosen.name)")
         return region
+    }
+
+    /// The guards of the attached blocks; any thread.
+    public var guardNames: StaticString {
+        let counters = pager.counters
+        if counters.sharedBlocks.value == 0 { return Guard.move.name }
+        return counters.sharedBlocks.value < counters.blocks.value ? "move,minor" : Guard.minor.name
     }
 
     private static func describe(

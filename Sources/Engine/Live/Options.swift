@@ -3,6 +3,7 @@ import Kernel
 /// How a pager is wanted, after the C types are gone.
 public struct PagerOptions: Sendable {
     public enum TrackerChoice: Sendable { case automatic, readWriteProtection, writeProtection, none }
+    public enum GuardChoice: Sendable { case automatic, move, minor }
     public enum StoreChoice: Sendable {
         case compressed
         /// Size in bytes.
@@ -10,6 +11,8 @@ public struct PagerOptions: Sendable {
     }
 
     public var tracker: TrackerChoice
+    /// For blocks of the memory that it can guard; others are refused.
+    public var `guard`: GuardChoice
     public var store: StoreChoice
     public var readErrorAction: ReadErrorAction
     /// Bytes, 0 for none.
@@ -26,10 +29,11 @@ public struct PagerOptions: Sendable {
     public static let fileSizeMin: UInt64 = 2 << 20
 
     public init(
-        tracker: TrackerChoice, store: StoreChoice, readErrorAction: ReadErrorAction,
-        limit: UInt64, idleAge: UInt64
+        tracker: TrackerChoice, guard: GuardChoice = .automatic, store: StoreChoice,
+        readErrorAction: ReadErrorAction, limit: UInt64, idleAge: UInt64
     ) {
         self.tracker = tracker
+        self.guard = `guard`
         self.store = store
         self.readErrorAction = readErrorAction
         self.limit = limit

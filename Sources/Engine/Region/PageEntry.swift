@@ -1,23 +1,24 @@
 /// Where a page is now. The raw value is what a page-table entry stores.
 ///
-///     resident ─▶ leaving ─▶ staged ─▶ stored ─▶ arriving ─▶ placing ─▶ resident
+///     resident ─▶ leaving ─▶ staged ─▶ (punching) ─▶ stored ─▶ arriving ─▶ placing ─▶ resident
 ///                 │  ▲ fault    │ fault
 ///                 ▼  │          ▼
-///                 wanted ──▶ rescuing ──────────────────────────────▶ resident
+///                 wanted ──▶ rescuing ──────────────────────────────────────────▶ resident
 ///
-/// `leaving`, `wanted`, `rescuing`, `placing` and `filling` last for one system
-/// call of the thread that entered them. Only these may be waited for.
+/// `leaving`, `wanted`, `rescuing`, `punching`, `placing` and `filling` last for one
+/// system call of the thread that entered them. Only these may be waited for.
 public enum PageState: UInt64, Sendable {
     /// The kernel decides: a present page, or a hole, which reads as zeros because
     /// the page was never written or was discarded.
     case resident = 0
-    /// The worker is moving it to staging.
+    /// The worker is taking it from the guest.
     case leaving = 1
     /// Like `leaving`, and an access waits: the worker puts it back at once.
     case wanted = 2
-    /// In staging; the only copy, until the store has it.
+    /// Taken, and the only copy until the store has it: in staging, or in its file and
+    /// not mapped.
     case staged = 3
-    /// Being put back from staging.
+    /// Being put back from there.
     case rescuing = 4
     /// In the store, and nowhere else.
     case stored = 5
@@ -25,17 +26,19 @@ public enum PageState: UInt64, Sendable {
     case arriving = 6
     /// Read, and being placed in the guest; or unreadable, and being poisoned.
     case placing = 7
-    /// A hole being filled with zeros.
+    /// A hole being filled with zeros, or a page of shared memory being mapped again.
     case filling = 8
     /// Between the begin and the end of a discard: has no contents.
     case discarding = 9
     /// Lost by the store and poisoned: an access is a machine check.
     case poisoned = 10
+    /// The store has it, and its file is being rid of it.
+    case punching = 11
 
     /// Left by its own thread after one system call, so another may wait for that.
     public var isShort: Bool {
         switch self {
-        case .leaving, .wanted, .rescuing, .placing, .filling: true
+        case .leaving, .wanted, .rescuing, .placing, .filling, .punching: true
         case .resident, .staged, .stored, .arriving, .discarding, .poisoned: false
         }
     }
@@ -78,7 +81,7 @@ public struct PageEntry: Equatable, Sendable {
     @inline(__always)
     public var generation: UInt64 { word >> Self.stateBits & (1 << Self.generationBits - 1) }
 
-    /// `staged`: page index in staging. `stored`, `arriving`, `placing`: a `Locator`.
+    /// `leaving` to `rescuing`: position in the huge page. `punching` to `placing`: a `Locator`.
     @inline(__always)
     public var payload: UInt64 { word >> Self.payloadShift }
 

@@ -8,6 +8,12 @@ public final class Region: Sendable {
     public let start: UInt64
     /// Bytes, a multiple of the page size.
     public let length: UInt64
+    /// How its pages are taken.
+    public let `guard`: Guard
+    /// The second mapping of shared memory; nil for the guard `move`.
+    private let view: SharedView?
+    /// From an address of the block to that of the same page in its second mapping.
+    private let viewOffset: UInt64
     public let table: PageTable
     public let chunks: ChunkTable
     public let ages: AgeMap
@@ -21,12 +27,22 @@ public final class Region: Sendable {
     /// Reads of the store under way for this block.
     public let fetchesInFlight = Atomic<Int>(0)
 
-    public init(name: String, start: UInt64, length: UInt64) throws(Errno) {
+    public init(name: String, start: UInt64, length: UInt64, guard: Guard = .move) throws(Errno) {
         precondition(start % UInt64(pageSize) == 0 && length % UInt64(pageSize) == 0 && length > 0)
         let pages = Int(length) / pageSize
         self.name = name
         self.start = start
         self.length = length
+        self.guard = `guard`
+        switch `guard` {
+        case .move:
+            view = nil
+            viewOffset = 0
+        case .minor:
+            let view = try SharedView(of: start, length: length)
+            viewOffset = view.start &- start
+            self.view = consume view
+        }
         table = try PageTable(pageCount: pages)
         chunks = try ChunkTable(pageCount: pages)
         ages = try AgeMap(pageCount: pages)
@@ -46,6 +62,12 @@ public final class Region: Sendable {
     public func page(at address: UInt64) -> Int { Int((address - start) / UInt64(pageSize)) }
     @inline(__always)
     public func address(of page: Int) -> UInt64 { start + UInt64(page) * UInt64(pageSize) }
+    /// Where shared memory can be read without a fault.
+    @inline(__always)
+    public func viewAddress(of page: Int) -> UInt64 {
+        assert(`guard` == .minor)
+        return address(of: page) &+ viewOffset
+    }
     @inline(__always)
     public func offset(of page: Int) -> UInt64 { UInt64(page) * UInt64(pageSize) }
 

@@ -70,7 +70,7 @@ extension FaultServer {
             switch region.table[page].state {
             case .stored, .staged, .poisoned, .resident:
                 serve(region, page, isWrite: false)
-            case .leaving, .wanted, .rescuing, .arriving, .placing, .filling, .discarding:
+            case .leaving, .wanted, .rescuing, .punching, .arriving, .placing, .filling, .discarding:
                 break  // In somebody's hands: the next tick tells.
             }
         }

@@ -1,6 +1,6 @@
 import Kernel
 
-/// Answers missing faults: finds where the page is, brings it back, wakes whoever
+/// Answers faults: finds where the page is, brings it back, wakes whoever
 /// waits. Fault thread only. It takes no lock of the host program, allocates
 /// nothing, logs nothing and never touches guest memory through the guest's
 /// mapping. It waits for no other thread: what is in another's hands is left there.
@@ -80,7 +80,7 @@ import Kernel
             case .resident:
                 let filling = entry.becoming(.filling)
                 guard pager.transition(region, page, from: entry, to: filling) else { continue }
-                return fillHole(region, page, filling, isWrite: isWrite)
+                return fill(region, page, filling, isWrite: isWrite)
             case .leaving:
                 guard pager.transition(region, page, from: entry, to: entry.becoming(.wanted)) else {
                     continue
@@ -102,35 +102,46 @@ import Kernel
                 let placing = entry.becoming(.placing)
                 guard pager.transition(region, page, from: entry, to: placing) else { continue }
                 return poison(region, page, placing)
-            case .wanted, .rescuing, .arriving, .placing, .filling, .discarding:
+            case .wanted, .rescuing, .punching, .arriving, .placing, .filling, .discarding:
                 return
             }
         }
     }
 
-    private func fillHole(_ region: Region, _ page: Int, _ filling: PageEntry, isWrite: Bool) {
+    /// What the page table calls resident faulted: a hole, or a page that is only not mapped.
+    private func fill(_ region: Region, _ page: Int, _ filling: PageEntry, isWrite: Bool) {
         let address = region.address(of: page)
-        // The zero page would fault once more on a write.
-        var placement = Placement.busy
-        while placement == .busy {
-            placement =
-                unsafe isWrite
-                ? pager.kernel.copy(from: zeroPage.base, to: address) : pager.kernel.zero(address)
-        }
+        let remapped = pager.mapAgain(region, page)
+        let placement = remapped ?? fillWithZeros(address, isWrite: isWrite)
         switch placement {
+        case .placed where remapped != nil:
+            pager.counters.remaps.increment()
+            pager.touched(region, page)
         case .placed:
             pager.counters.zeroFills.increment()
             pager.arrived(region, page)
         case .alreadyThere:
             // The message was stale: the page came back, or the kernel's own fill won.
             pager.counters.duplicateFaults.increment()
-            pager.kernel.wake(start: address, length: UInt64(pageSize))
         case .failed, .busy:
             break
         }
         pager.settle(region, page, from: filling, to: filling.becoming(.resident))
         if case .failed(let errno) = placement { return park(region, page, errno) }
         noteServed(region, page, since: batchStart)
+    }
+
+    private func fillWithZeros(_ address: UInt64, isWrite: Bool) -> Placement {
+        var placement = Placement.busy
+        while placement == .busy {
+            // The zero page would fault once more on a write.
+            placement =
+                unsafe isWrite
+                ? pager.kernel.copy(from: zeroPage.base, to: address) : pager.kernel.zero(address)
+        }
+        // EEXIST wakes nobody.
+        if placement == .alreadyThere { pager.kernel.wake(start: address, length: UInt64(pageSize)) }
+        return placement
     }
 
     func noteServed(_ region: Region, _ page: Int, since start: UInt64) {
