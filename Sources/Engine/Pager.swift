@@ -18,6 +18,8 @@ public final class Pager<Port: KernelPort>: Sendable {
     public let host: Host
     /// Guest memory is registered with RWP.
     public let tracking: Bool
+    /// Touches of shared memory are found by unmapping it, reads included.
+    public let zapsShared: Bool
     public let readErrorAction: ReadErrorAction
     /// vCPUs of the guest, whose time the stall budget is a share of.
     let vcpuCount: Int
@@ -44,7 +46,7 @@ public final class Pager<Port: KernelPort>: Sendable {
 
     public init(
         port: Port, store: Store<Port>, settings: Settings, host: Host,
-        tracking: Bool, readErrorAction: ReadErrorAction, vcpuCount: Int = 1,
+        tracking: Bool, zapsShared: Bool = false, readErrorAction: ReadErrorAction, vcpuCount: Int = 1,
         wakeWorker: @escaping @Sendable () -> Void
     ) throws(Errno) {
         kernel = port
@@ -59,6 +61,7 @@ public final class Pager<Port: KernelPort>: Sendable {
         self.settings = settings
         self.host = host
         self.tracking = tracking
+        self.zapsShared = zapsShared
         self.readErrorAction = readErrorAction
         self.vcpuCount = vcpuCount
     }

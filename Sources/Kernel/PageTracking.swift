@@ -1,6 +1,6 @@
 /// How the kernel notes touches of guest memory. All are asynchronous: the access that is
 /// noted does not wait for us.
-public enum PageTracking: Sendable {
+public enum PageTracking: Equatable, Sendable {
     /// Not at all.
     case none
     /// Reads and writes (userfaultfd RWP, Linux 7.3).

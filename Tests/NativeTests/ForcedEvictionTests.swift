@@ -29,10 +29,11 @@ struct ForcedEvictionTests {
         try run(.file(path: path, size: 512 << 20), memory: .shared, evictions: evictionsWanted(50_000))
     }
 
-    @Test("keep every write of several writers: shared memory whose writes are tracked")
-    func sharedTracked() throws {
-        try run(
-            .compressed, memory: .shared, tracker: .writeProtection, evictions: evictionsWanted(100_000))
+    @Test(
+        "keep every write of several writers: shared memory that is tracked",
+        arguments: [PagerOptions.TrackerChoice.writeProtection, .automatic])
+    func sharedTracked(tracker: PagerOptions.TrackerChoice) throws {
+        try run(.compressed, memory: .shared, tracker: tracker, evictions: evictionsWanted(100_000))
     }
 
     private func run(

@@ -5,46 +5,66 @@ import Testing
 
 /// Tracking against ground truth, on this machine's own kernel: the test knows exactly
 /// which pages it touched, and when.
-@Suite("Tracking of writes", .serialized)
+@Suite("Tracking", .serialized)
 struct TrackingTests {
     private static let interval: UInt64 = 20_000_000
 
+    /// How a test's memory is tracked.
+    enum Way: String, CaseIterable {
+        /// Private memory; write protection.
+        case writes
+        /// Shared memory; write protection.
+        case sharedWrites
+        /// Shared memory, unmapped at each look.
+        case zaps
+
+        var kind: MemoryKind { self == .writes ? .privateAnonymous : .shared }
+        var seesReads: Bool { self == .zaps }
+    }
+
     /// Memory under a pager whose passes the test makes itself.
     private final class Rig {
-        let memory: Mapping
+        let memory: VersionedMemory
         let region: Region
         let pager: Pager<LinuxKernel>
         let tracker: Tracker<LinuxKernel>
         let pageCount: Int
-        var writtenAt: [UInt64]
+        var touchedAt: [UInt64]
 
-        init(pageCount: Int, hugePages: Bool) throws {
-            memory = try Mapping(length: pageCount * pageSize, alignment: hugePageSize)
-            try #require(
-                madvise(memory.base, memory.length, hugePages ? MADV_HUGEPAGE : MADV_NOHUGEPAGE) == 0)
-            let start = UInt64(UInt(bitPattern: memory.base))
-            region = try Region(name: "ram", start: start, length: UInt64(pageCount * pageSize))
+        init(pageCount: Int, _ way: Way = .writes, hugePages: Bool = false) throws {
+            memory = try VersionedMemory(pageCount: pageCount, way.kind)
+            let base = UnsafeMutableRawPointer(bitPattern: UInt(memory.start))!
+            let advice = hugePages ? MADV_HUGEPAGE : MADV_NOHUGEPAGE
+            try #require(madvise(base, Int(memory.length), advice) == 0)
+            region = try Region(
+                name: "ram", start: memory.start, length: memory.length,
+                guard: way.kind == .shared ? .minor : .move)
             let port = try LinuxKernel(tracking: .writeProtection, file: nil)
             pager = try Pager(
                 port: port,
                 store: try Store(
                     backing: .compressed(try CompressedStore(capacity: 1 << 30)), pagesMax: pageCount),
                 settings: try Settings(limit: 0, idleAge: 0), host: HostLog().host, tracking: true,
-                readErrorAction: .stop, wakeWorker: {})
+                zapsShared: way == .zaps, readErrorAction: .stop, wakeWorker: {})
             tracker = Tracker(pager: pager)
             self.pageCount = pageCount
-            writtenAt = Array(repeating: 0, count: pageCount)
+            touchedAt = Array(repeating: 0, count: pageCount)
             for page in 0..<pageCount { write(page) }
             try pager.attach(region)
         }
 
+        private func word(_ page: Int) -> UnsafeMutablePointer<UInt64> {
+            UnsafeMutablePointer(bitPattern: UInt(memory.start) + UInt(page * pageSize + 8))!
+        }
+
         func write(_ page: Int) {
-            memory.base.storeBytes(of: UInt64(page), toByteOffset: page * pageSize + 8, as: UInt64.self)
-            writtenAt[page] = monotonicNow()
+            word(page).pointee = UInt64(page)
+            touchedAt[page] = monotonicNow()
         }
 
         func read(_ page: Int) -> UInt64 {
-            memory.base.load(fromByteOffset: page * pageSize + 8, as: UInt64.self)
+            touchedAt[page] = monotonicNow()
+            return word(page).pointee
         }
 
         /// Precision and recall of "idle for at least `age`", as of the last pass.
@@ -54,7 +74,7 @@ struct TrackingTests {
             var right = 0
             var truth = 0
             for page in 0..<pageCount {
-                let isIdle = tracker.lookedAt > writtenAt[page] + age
+                let isIdle = tracker.lookedAt > touchedAt[page] + age
                 let isTold = idle.contains(region.ages[page])
                 truth += isIdle ? 1 : 0
                 told += isTold ? 1 : 0
@@ -66,24 +86,33 @@ struct TrackingTests {
         deinit { pager.detach(region) }
     }
 
-    @Test("knows idle pages: precision and recall of 99 %", arguments: [3, 10, 50])
-    func accuracy(hotPercent: Int) throws {
-        let rig = try Rig(pageCount: 8192, hugePages: false)
+    @Test(
+        "knows idle pages: precision and recall of 99 %", arguments: Way.allCases, [3, 10, 50])
+    func accuracy(way: Way, hotPercent: Int) throws {
+        let rig = try Rig(pageCount: 8192, way)
         let hot = (0..<rig.pageCount).filter { ($0 &* 2_654_435_761) >> 7 % 100 < hotPercent }
         for _ in 0..<40 {
             let passDue = monotonicNow() + Self.interval
-            for page in hot { rig.write(page) }
+            for page in hot {
+                // Half of the hot set is only read, where that counts.
+                if way.seesReads, page % 2 == 0 {
+                    #expect(rig.read(page) == UInt64(page))
+                } else {
+                    rig.write(page)
+                }
+            }
             while monotonicNow() < passDue {}
             rig.tracker.pass(lookAge: nil)
         }
         let (precision, recall) = rig.accuracy(age: 10 * Self.interval)
-        print("wp, \(hotPercent) % hot: precision \(precision), recall \(recall)")
+        print("\(way), \(hotPercent) % hot: precision \(precision), recall \(recall)")
         #expect(precision >= 0.99 && recall >= 0.99)
+        #expect(rig.pager.counters.residentPages.value == rig.pageCount)
     }
 
     @Test("looks ever more rarely where nothing happens, and sees a write there all the same")
     func quietPlaces() throws {
-        let rig = try Rig(pageCount: 16 * 512, hugePages: false)
+        let rig = try Rig(pageCount: 16 * 512)
         for _ in 0..<80 { rig.tracker.pass(lookAge: nil) }
         rig.write(5 * 512 + 7)
         var passes = 0
@@ -97,7 +126,7 @@ struct TrackingTests {
 
     @Test("does not take a scan of its own, or a read, for a write")
     func readsAreNotWrites() throws {
-        let rig = try Rig(pageCount: 4096, hugePages: false)
+        let rig = try Rig(pageCount: 4096)
         rig.tracker.pass(lookAge: nil)
         rig.tracker.pass(lookAge: nil)
         let stamps = (0..<4096).map { rig.region.ages[$0] }

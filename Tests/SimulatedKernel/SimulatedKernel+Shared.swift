@@ -14,6 +14,8 @@ extension SimulatedKernel {
         if !isPoisoned, strikes(\.zapFailure) { return .invalid }
         inPieces(pages) { page in
             if sabotage == .zapLeavesMapped { return }
+            // A touch since the last scan is lost.
+            if space[page].touchedAt > space[page].scannedAt { space[page].touchedAt = space[page].idleSince }
             space.unmap(page)
             if sabotage == .zapLosesContents { space.clear(page) }
         }

@@ -136,9 +136,12 @@ public final class SimulatedKernel: KernelPort, @unchecked Sendable {
         let space = space(at: start)
         let capacity = strikes(\.shortScan) ? 1 : runs.count
         var count = 0
-        for page in space.pages(start, end - start) where space[page].state == .present {
+        for page in space.pages(start, end - start) {
+            // Shared memory that is not mapped was not touched, which is news as well.
+            guard space[page].state == .present || space.isShared && space[page].cached else { continue }
             space[page].idleSince = space[page].touchedAt
             space[page].scannedAt = scheduler.now
+            guard space[page].state == .present else { continue }
             let touched = tracked && space[page].tracked && !space[page].armed
             let isHuge = tracked && space[page].isHuge
             let address = space.address(of: page)

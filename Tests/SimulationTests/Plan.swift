@@ -8,6 +8,8 @@ struct Plan {
     /// Pages between a huge page's boundary and the block.
     var leadingPages: Int
     var tracking: Bool
+    /// Touches of shared memory are found by unmapping it.
+    var zapsShared: Bool
     /// Slots of a file store; nil for the compressed store.
     var slots: Int?
     var readErrorAction: ReadErrorAction
@@ -45,6 +47,7 @@ struct Plan {
         pageCount = random.pick([24, 64, 64, 200, 600, 1100])
         leadingPages = random.chance(300) ? 0 : random.below(512)
         tracking = random.chance(750)
+        zapsShared = random.chance(500)
         slots = random.chance(500) ? random.pick([16, pageCount / 2 + 8, pageCount * 2]) : nil
         readErrorAction = random.chance(500) ? .stop : .machineCheck
         limit = random.chance(600) ? UInt64((random.below(120) + 8) * pageSize) : 0

@@ -81,7 +81,8 @@ final class World: @unchecked Sendable {
         kernel.add(block.space)
         pager = try Pager(
             port: kernel, store: try makeStore(), settings: settings, host: host,
-            tracking: plan.tracking, readErrorAction: plan.readErrorAction,
+            tracking: plan.tracking, zapsShared: plan.tracking && plan.zapsShared,
+            readErrorAction: plan.readErrorAction,
             wakeWorker: { [unowned self] in isWorkerAwake = true })
         kernel.onSettled = { [unowned self] space, page in noteSettled(space, page) }
         kernel.onLeaving = { [unowned self] space, page in checkIdle(space, page) }

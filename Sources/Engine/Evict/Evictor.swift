@@ -212,7 +212,8 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
     private func keep(_ region: Region, _ page: Int) {
         guard region.table[page].state == .resident else { return }
         let errno =
-            pager.tracking ? pager.kernel.arm(start: region.address(of: page), length: UInt64(pageSize)) : nil
+            pager.tracking
+            ? pager.arm(region, start: region.address(of: page), length: UInt64(pageSize)) : nil
         if errno == nil { region.ages[page] = AgeMap.kept }
     }
 

@@ -54,6 +54,7 @@ public final class LivePager: Sendable {
             let pager = try Pager(
                 port: port, store: store, settings: settings, host: host,
                 tracking: tracking != .none,
+                zapsShared: Setup.zapsShared(options.tracker, tracking, features),
                 readErrorAction: options.readErrorAction, vcpuCount: options.vcpuCount,
                 wakeWorker: { reference.wakeUp.signal() })
             let server = try FaultServer(pager: pager)

@@ -71,6 +71,14 @@ enum Setup {
         }
     }
 
+    /// Whether touches of shared memory are found by unmapping it: where reads would go
+    /// unnoticed otherwise.
+    static func zapsShared(
+        _ choice: PagerOptions.TrackerChoice, _ tracking: PageTracking, _ features: KernelFeatures
+    ) -> Bool {
+        choice == .automatic && tracking == .writeProtection && features.minorShared
+    }
+
     static func openFile(_ store: PagerOptions.StoreChoice) throws(SetupFailure) -> StoreFile? {
         guard case .file(let path, let size) = store else { return nil }
         guard size >= PagerOptions.fileSizeMin, size % UInt64(pageSize) == 0 else {

@@ -46,8 +46,9 @@ extension FaultServer {
     /// A page brought in vain must look cold, and one that is used is noted when it is.
     func settlePrefetched(_ region: Region, _ page: Int) {
         noteBack(region, page)
-        guard pager.tracking else { return }
-        // Not armed means that it looks touched: only less is evicted.
+        // Not armed means that it looks touched: only less is evicted. Unmapping it would
+        // make the guest wait for what came early.
+        guard pager.tracking, !pager.isZapped(region) else { return }
         _ = pager.kernel.arm(start: region.address(of: page), length: UInt64(pageSize))
     }
 

@@ -45,7 +45,7 @@ import Kernel
             for stamp in returned.indices { returned[stamp] = 0 }
             visitDue(region)
             region.workingSet.note(returned: returned, history, at: lookedAt)
-            if let lookAge { mendDense(region, lookAge) }
+            if let lookAge, region.guard == .move { mendDense(region, lookAge) }
         }
         // A touch between the scan of a page and its arming is not noted: the span it
         // falls into ends only here, so that no page looks idle for longer than it was.
@@ -112,9 +112,9 @@ import Kernel
             for index in 0..<count {
                 let run = unsafe runs[index]
                 let present = region.page(at: run.start)..<region.page(at: run.end - 1) + 1
-                region.ages.forget(next..<present.lowerBound)
+                pager.noteUnmapped(region, next..<present.lowerBound, stamp: history.current)
                 next = present.upperBound
-                guard run.touched else {
+                guard run.touched || pager.isZapped(region) else {
                     region.ages.stampUnknown(present, history.current)
                     continue
                 }
@@ -124,14 +124,14 @@ import Kernel
                 rest(region, quietFrom..<max(quietFrom, busy.lowerBound))
                 for index in busy { region.visits.visited(index, wasQuiet: false) }
                 quietFrom = busy.upperBound + 1
-                if run.isHuge { splitSome(region, run.start..<run.end) }
-                arm(run.start..<run.end, after: &toArm)
+                if run.isHuge, region.guard == .move { splitSome(region, run.start..<run.end) }
+                arm(region, run.start..<run.end, after: &toArm)
             }
             address = walkedTo
         }
-        region.ages.forget(next..<pages.upperBound)
+        pager.noteUnmapped(region, next..<pages.upperBound, stamp: history.current)
         rest(region, quietFrom..<hugePages.upperBound)
-        if let toArm { arm(toArm) }
+        if let toArm { arm(region, toArm) }
     }
 
     /// Nothing was touched in these huge pages. Where the kernel may fill holes without
@@ -155,7 +155,7 @@ import Kernel
             guard region.looks.isDue(index, at: now, age: lookAge), splits.take() else { continue }
             region.looks.wasSplit(index, at: now)
             // Arming a part of a huge mapping splits the mapping; the whole is armed below.
-            arm(start..<start + UInt64(pageSize))
+            arm(region, start..<start + UInt64(pageSize))
         }
     }
 
@@ -176,19 +176,19 @@ import Kernel
         }
     }
 
-    private func arm(_ range: Range<UInt64>, after pending: inout Range<UInt64>?) {
+    private func arm(_ region: Region, _ range: Range<UInt64>, after pending: inout Range<UInt64>?) {
         if let before = pending, range.lowerBound - before.upperBound <= Self.armGapMax {
             pending = before.lowerBound..<range.upperBound
             return
         }
-        if let before = pending { arm(before) }
+        if let before = pending { arm(region, before) }
         pending = range
     }
 
-    private func arm(_ range: Range<UInt64>) {
+    private func arm(_ region: Region, _ range: Range<UInt64>) {
         guard pager.tracking else { return }
-        let errno = pager.kernel.arm(
-            start: range.lowerBound, length: range.upperBound - range.lowerBound)
+        let errno = pager.arm(
+            region, start: range.lowerBound, length: range.upperBound - range.lowerBound)
         // Not armed means counted as touched: safe, only less is evicted.
         if let errno { warnOnce("cannot arm guest memory: \(errno.text)") }
     }
