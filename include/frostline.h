@@ -93,7 +93,7 @@ typedef struct frostline_options {
     uint64_t store_size;      /* FILE: required, at least 2 MiB. COMPRESSED: 0. */
     uint64_t stall_budget;    /* see FROSTLINE_SETTING_STALL_BUDGET */
     uint32_t mode;            /* enum frostline_mode, see FROSTLINE_SETTING_MODE */
-    uint32_t vcpus;           /* of the guest: what stall_budget is a share of; 0 counts as 1 */
+    uint32_t vcpus;           /* see FROSTLINE_SETTING_VCPUS; 0 counts as 1 */
 } frostline_options;
 
 /* What the pager does at all. */
@@ -124,7 +124,10 @@ typedef enum frostline_setting {
      * less is, the coldest pages are evicted beyond limit and idle age, ever more as
      * long as it stays below; when more is, nothing leaves but for the limit's sake.
      * 0: no budget; at most 500000. 5000 (0.5 %) is a good start. */
-    FROSTLINE_SETTING_STALL_BUDGET = 4
+    FROSTLINE_SETTING_STALL_BUDGET = 4,
+    /* How many vCPUs the guest has, at least 1: their time is what the stall budget is a
+     * share of. For a host program that does not know when it creates the pager. */
+    FROSTLINE_SETTING_VCPUS = 5
 } frostline_setting;
 
 #define FROSTLINE_LIMIT_MIN (UINT64_C(32) << 20)

@@ -21,8 +21,6 @@ public final class Pager<Port: KernelPort>: Sendable {
     /// Touches of shared memory are found by unmapping it, reads included.
     public let zapsShared: Bool
     public let readErrorAction: ReadErrorAction
-    /// vCPUs of the guest, whose time the stall budget is a share of.
-    let vcpuCount: Int
     public let regions = RegionList()
     public let counters = Counters()
     public let faultTimes = FaultTimes()
@@ -46,7 +44,7 @@ public final class Pager<Port: KernelPort>: Sendable {
 
     public init(
         port: Port, store: Store<Port>, settings: Settings, host: Host,
-        tracking: Bool, zapsShared: Bool = false, readErrorAction: ReadErrorAction, vcpuCount: Int = 1,
+        tracking: Bool, zapsShared: Bool = false, readErrorAction: ReadErrorAction,
         wakeWorker: @escaping @Sendable () -> Void
     ) throws(Errno) {
         kernel = port
@@ -63,7 +61,6 @@ public final class Pager<Port: KernelPort>: Sendable {
         self.tracking = tracking
         self.zapsShared = zapsShared
         self.readErrorAction = readErrorAction
-        self.vcpuCount = vcpuCount
     }
 
     /// Host memory that the guest's RAM costs now, in bytes.

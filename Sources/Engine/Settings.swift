@@ -18,6 +18,7 @@ public final class Settings: Sendable {
     private let limitBytes: Atomic<UInt64>
     private let idleAgeNanoseconds: Atomic<UInt64>
     private let stallBudgetMillionths = Atomic<UInt64>(0)
+    private let vcpus = Atomic<Int>(1)
 
     /// Below this, staging and a working pool would not fit. Bytes.
     public static let limitMin: UInt64 = 32 << 20
@@ -67,6 +68,16 @@ public final class Settings: Sendable {
                     + "to \(Self.stallBudgetMax) (50 %); 5000 (0.5 %) is a good start")
         }
         stallBudgetMillionths.store(millionths, ordering: .relaxed)
+    }
+
+    /// vCPUs of the guest, whose time the stall budget is a share of.
+    public var vcpuCount: Int { vcpus.load(ordering: .relaxed) }
+
+    public func setVCPUCount(_ count: UInt64) throws(OutOfRange) {
+        guard let count = Int32(exactly: count), count > 0 else {
+            throw OutOfRange(reason: "the number of vCPUs is \(count); it must be at least 1")
+        }
+        vcpus.store(Int(count), ordering: .relaxed)
     }
 
     public func setLimit(_ bytes: UInt64) throws(OutOfRange) {

@@ -41,11 +41,12 @@ public func frostline_pager_set(
             case FROSTLINE_SETTING_IDLE_AGE.rawValue: try settings.setIdleAge(value)
             case FROSTLINE_SETTING_MODE.rawValue: settings.setMode(try Mode(checking: value))
             case FROSTLINE_SETTING_STALL_BUDGET.rawValue: try settings.setStallBudget(millionths: value)
+            case FROSTLINE_SETTING_VCPUS.rawValue: try settings.setVCPUCount(value)
             default:
                 throw SetupFailure(
                     .invalid,
-                    "setting \(setting) is unknown; there are limit (1), idle age (2), mode (3) and "
-                        + "stall budget (4)")
+                    "setting \(setting) is unknown; there are limit (1), idle age (2), mode (3), "
+                        + "stall budget (4) and vCPUs (5)")
             }
         } catch let failure as SetupFailure {
             throw failure

@@ -200,6 +200,8 @@ static void working_sets(frostline_pager *pager, frostline_block *block, uint64_
     char error[512] = "";
     check(api.set(pager, FROSTLINE_SETTING_MODE, 7, error, sizeof error) == -EINVAL, "an unknown mode is refused", error);
     check(api.set(pager, FROSTLINE_SETTING_STALL_BUDGET, 5000, error, sizeof error) == 0, "a stall budget is taken", error);
+    check(api.set(pager, FROSTLINE_SETTING_VCPUS, 4, error, sizeof error) == 0, "a number of vCPUs is taken", error);
+    check(api.set(pager, FROSTLINE_SETTING_VCPUS, 0, error, sizeof error) == -EINVAL, "no vCPUs are refused", error);
     check(api.set(pager, FROSTLINE_SETTING_MODE, FROSTLINE_MODE_DRAIN, error, sizeof error) == 0, "the pager drains", error);
     uint64_t deadline = now_ms() + 60000;
     while (stats_of(pager).evicted_bytes > 0 && now_ms() < deadline) {

@@ -65,7 +65,7 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         let budget = pager.settings.stallBudget
         guard budget > 0, roundBefore > 0, now > roundBefore else { return 0 }
         let reading = StallController.Reading(
-            stall: stall &- stallBefore, elapsed: now - roundBefore, vcpus: pager.vcpuCount,
+            stall: stall &- stallBefore, elapsed: now - roundBefore, vcpus: pager.settings.vcpuCount,
             residentPages: pager.counters.residentPages.value)
         return controller.round(reading, budget: budget)
     }

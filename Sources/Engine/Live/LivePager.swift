@@ -34,6 +34,7 @@ public final class LivePager: Sendable {
         do {
             settings = try Settings(limit: options.limit, idleAge: options.idleAge)
             try settings.setStallBudget(millionths: options.stallBudget)
+            try settings.setVCPUCount(UInt64(options.vcpuCount))
             settings.setMode(options.mode)
         } catch {
             throw SetupFailure(.invalid, error.reason)
@@ -55,7 +56,7 @@ public final class LivePager: Sendable {
                 port: port, store: store, settings: settings, host: host,
                 tracking: tracking != .none,
                 zapsShared: Setup.zapsShared(options.tracker, tracking, features),
-                readErrorAction: options.readErrorAction, vcpuCount: options.vcpuCount,
+                readErrorAction: options.readErrorAction,
                 wakeWorker: { reference.wakeUp.signal() })
             let server = try FaultServer(pager: pager)
             loop = try FaultLoop { Self.dispatch(server) }
