@@ -9,7 +9,7 @@ extension World {
 
     /// Runs the simulation to its end.
     func run(seed: UInt64, cpu: Int) throws -> Outcome {
-        let server = try FaultServer(pager: pager)
+        let server = try FaultServer(pager: pager, waitingMax: scheduler.random.pick([1, 3, 1024]))
         let worker = Worker(pager: pager)
         var weights = plan.weights[...]
         func spawn(_ name: String, _ body: @escaping @Sendable () -> Void) {

@@ -3,20 +3,33 @@ import Kernel
 /// Pages that an access waits for although they cannot be had now. They are tried
 /// again on every tick; none is ever forgotten, and none is answered with zeros.
 struct WaitingPages {
+    /// Whether more accesses wait than there was room to note.
+    enum Overflow: Equatable {
+        case none
+        case some
+        /// They were woken at the last try, and by the next they have faulted again.
+        case woken
+    }
+
     private(set) var pages: [(region: Region, page: Int)] = []
-    private static let capacity = 1024
-    /// More accesses wait than there was room to note: their blocks are woken whole.
-    private(set) var overflowed = false
+    private let capacity: Int
+    fileprivate(set) var overflow = Overflow.none
     /// Nanoseconds, on the kernel's clock.
     var lastTry: UInt64 = 0
 
-    init() { pages.reserveCapacity(Self.capacity) }
+    init(capacity: Int) {
+        self.capacity = capacity
+        pages.reserveCapacity(capacity)
+    }
+
+    /// No access waits.
+    var isEmpty: Bool { pages.isEmpty && overflow == .none }
 
     /// True when the page was not waiting yet.
     mutating func insert(_ region: Region, _ page: Int) -> Bool {
         if contains(region, page) { return false }
-        if pages.count == Self.capacity {
-            overflowed = true
+        if pages.count == capacity {
+            overflow = .some
             return false
         }
         pages.append((region, page))
@@ -30,8 +43,6 @@ struct WaitingPages {
         pages.removeLast()
         return true
     }
-
-    mutating func clearOverflow() { overflowed = false }
 
     private func contains(_ region: Region, _ page: Int) -> Bool { index(region, page) != nil }
 
@@ -50,7 +61,7 @@ extension FaultServer {
 
     /// Tries the waiting pages again when the last try was `interval` nanoseconds ago.
     public func retryWaitingIfDue(every interval: UInt64) {
-        guard !waiting.pages.isEmpty || waiting.overflowed else { return }
+        guard !waiting.isEmpty else { return }
         let now = pager.kernel.now()
         guard now &- waiting.lastTry >= interval else { return }
         waiting.lastTry = now
@@ -74,9 +85,19 @@ extension FaultServer {
                 break  // In somebody's hands: the next tick tells.
             }
         }
-        if waiting.overflowed {
-            waiting.clearOverflow()
+        retryUnnoted()
+    }
+
+    /// Which pages these are is not known: all blocks are woken.
+    private func retryUnnoted() {
+        switch waiting.overflow {
+        case .none: break
+        case .some:
+            waiting.overflow = .woken
             pager.regions.forEach { pager.kernel.wake(start: $0.start, length: $0.length) }
+        case .woken:
+            waiting.overflow = .none
+            if waiting.isEmpty { pager.host.report(.readRecovered) }
         }
     }
 
@@ -84,7 +105,7 @@ extension FaultServer {
     func noteBack(_ region: Region, _ page: Int) {
         guard waiting.remove(region, page) else { return }
         pager.counters.waitingPages.store(waiting.pages.count, ordering: .relaxed)
-        if waiting.pages.isEmpty { pager.host.report(.readRecovered) }
+        if waiting.isEmpty { pager.host.report(.readRecovered) }
     }
 
     private func isAttached(_ region: Region) -> Bool {

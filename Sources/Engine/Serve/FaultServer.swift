@@ -7,7 +7,7 @@ import Kernel
 @safe public final class FaultServer<Port: KernelPort>: @unchecked Sendable {
     let pager: Pager<Port>
     let fetches: FetchTable
-    var waiting = WaitingPages()
+    var waiting: WaitingPages
     var prefetch = Prefetch()
     /// Pages to bring early, next.
     var ahead: (region: Region, pages: Range<Int>)?
@@ -20,7 +20,9 @@ import Kernel
 
     private static var messagesMax: Int { 64 }
 
-    public init(pager: Pager<Port>) throws(Errno) {
+    /// `waitingMax`: unreadable pages to remember one by one.
+    public init(pager: Pager<Port>, waitingMax: Int = 1024) throws(Errno) {
+        waiting = WaitingPages(capacity: waitingMax)
         self.pager = pager
         fetches = try FetchTable()
         zeroPage = try Mapping(length: pageSize)
