@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* Newer than the headers of Debian 12. */
@@ -65,6 +66,21 @@ int bench_scan(void *base, uint64_t length)
 int bench_forbid_huge(void *base, uint64_t length)
 {
     return madvise(base, length, MADV_NOHUGEPAGE) < 0 ? -errno : 0;
+}
+
+int bench_make_shared(void *base, uint64_t length)
+{
+    int fd = (int)syscall(SYS_memfd_create, "bench", 1u /* MFD_CLOEXEC */);
+    if (fd < 0) {
+        return -errno;
+    }
+    int answer = 0;
+    if (ftruncate(fd, (off_t)length) < 0 || pwrite(fd, base, length, 0) != (ssize_t)length ||
+        mmap(base, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
+        answer = -errno;
+    }
+    close(fd);
+    return answer;
 }
 
 void bench_write(void *base, uint32_t page)

@@ -39,6 +39,7 @@ try measure("faults-per-second/zram") { try FaultRates(bench: bench).runZram() }
 try measure("faults-per-second/file") { try FaultRates(bench: bench).runFile() }
 try measure("evict") { try Eviction(bench: bench).run() }
 try measure("staging/move") { try Eviction(bench: bench).runMove() }
+try measure("guard") { try Guards(bench: bench).run() }
 try measure("tracking") { try Tracking(bench: bench).run() }
 try measure("policy/stall-budget") { try StallBudget(bench: bench).run() }
 try measure("costs") { try Costs(bench: bench).run() }

@@ -79,6 +79,9 @@ int bare_register(void *base, uint64_t length);
 int bench_scan(void *base, uint64_t length);
 /* MADV_NOHUGEPAGE; 0 or a negated errno. */
 int bench_forbid_huge(void *base, uint64_t length);
+/* Puts shared memory (a memfd) with the same contents in the place of private memory; 0
+ * or a negated errno. */
+int bench_make_shared(void *base, uint64_t length);
 /* Writes a word of a page. */
 void bench_write(void *base, uint32_t page);
 
