@@ -298,9 +298,26 @@ pager_stat() {
     echo "$answer" | lab json $paths
 }
 
-# pager_set NAME VALUE: limit (bytes) or idle-age (seconds), while the guest runs.
+# working_set NAME…: fields of the first block's working set, such as resident-bytes, or
+# idle.3.bytes and idle.3.returns-per-1000s for what has been idle for 2^3 seconds.
+working_set() {
+    local answer field paths=''
+    answer=$(qmp query-memory-pager-working-set) || fail "query-memory-pager-working-set: $answer"
+    for field in "$@"; do
+        paths="$paths 0.blocks.0.$field"
+    done
+    # shellcheck disable=SC2086 # one word each
+    echo "$answer" | lab json $paths
+}
+
+# pager_set NAME VALUE: limit (bytes), idle-age (seconds), stall-budget (millionths) or mode,
+# while the guest runs.
 pager_set() {
-    qmp "{\"execute\":\"qom-set\",\"arguments\":{\"path\":\"/objects/pager0\",\"property\":\"$1\",\"value\":$2}}" \
+    local value=$2
+    case $value in
+    *[!0-9]*) value="\"$value\"" ;;
+    esac
+    qmp "{\"execute\":\"qom-set\",\"arguments\":{\"path\":\"/objects/pager0\",\"property\":\"$1\",\"value\":$value}}" \
         >/dev/null || fail "cannot set $1 to $2: $(tail -n 1 "$qmp_log")"
 }
 
