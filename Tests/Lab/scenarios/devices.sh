@@ -13,6 +13,8 @@ expect_no_mismatch() {
     expect_eq "$1" "$(guest_field mismatches)" 0
 }
 
+little_is_resident() { [ "$(pager_stat resident-bytes)" -le $(($(lab size "$GUEST_MEMORY") / 4)) ]; }
+
 truncate -s 64M /disk/guest.img
 guest_start \
     -drive file=/disk/guest.img,format=raw,if=none,id=disk0,cache=none \
@@ -33,7 +35,13 @@ expect_eq "frames" "$(guest_field frames)" 2048
 if [ -n "$PAGER" ]; then
     note "evictions, faults, busy: $(pager_stat evictions faults busy-pages)"
     expect_ge "evictions" "$(pager_stat evictions)" 5000
+
+    # A transfer that began and never ended would keep its memory in RAM for good.
+    pager_set limit 0
+    pager_set idle-age 4
+    wait_until 60 "what devices have used leaves" little_is_resident
+    note "$(mebibytes "$(pager_stat resident-bytes)") MiB stay in RAM"
+    pager_set idle-age 0 # what follows is about bytes, not about pressure
 fi
-pager_set limit 0 # what follows is about bytes, not about pressure
 guest_verify 120
 guest_quit

@@ -22,7 +22,7 @@ idle_bytes() { working_set "idle.$power.bytes"; }
 idle_is_settled() {
     # shellcheck disable=SC2046 # one word each
     set -- $(working_set "idle.$((power - 1)).bytes" "idle.$power.bytes")
-    [ "$2" -ge $(($1 - $1 / 50)) ] && [ "$2" -ge $((cold / 10 * 9)) ]
+    [ "$2" -ge $(($1 - $1 / 50)) ] && [ "$2" -ge $((cold * 9 / 10)) ]
 }
 a_quarter_is_out() { [ "$(pager_stat evicted-bytes)" -ge $((predicted / 4)) ]; }
 most_is_out() { [ "$(pager_stat evicted-bytes)" -ge $((predicted - predicted / 10)) ]; }
@@ -42,7 +42,7 @@ wait_until 60 "the fill is idle for $((1 << power)) s, too" idle_is_settled
 predicted=$(idle_bytes)
 note "with $(mebibytes $cold) MiB left cold: $(mebibytes "$predicted") MiB idle for $((1 << power)) s, $(working_set "idle.$power.returns-per-1000s") returns in 1000 s"
 expect_ge "idle memory, at least what is left cold" "$predicted" $((cold - cold / 10))
-expect_le "idle memory, at most that and the guest's own" "$predicted" $(((cold + own) / 10 * 11))
+expect_le "idle memory, at most that and the guest's own" "$predicted" $(((cold + own) * 11 / 10))
 expect_eq "evictions while observing" "$(pager_stat evictions)" 0
 
 pager_set idle-age $((1 << power))
