@@ -16,7 +16,12 @@ extension Pager {
 
     public func endTransfer(_ region: Region, pages: Range<Int>) {
         guard let hugePages = hugePages(region, pages) else { return }
-        region.transfers.end(hugePages)
+        if region.transfers.end(hugePages) { return }
+        if unmatchedTransfer.exchange(true, ordering: .relaxed) { return }
+        host.log(
+            .warning,
+            "\(region.name): a device gave back memory that it had not taken; what it uses "
+                + "may be evicted meanwhile")
     }
 
     private func hugePages(_ region: Region, _ pages: Range<Int>) -> ClosedRange<Int>? {

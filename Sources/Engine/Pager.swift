@@ -37,6 +37,8 @@ public final class Pager<Port: KernelPort>: Sendable {
     let wakeWorker: @Sendable () -> Void
     /// What a page touched now is stamped with.
     let currentStamp = Atomic<UInt8>(AgeMap.stamps.lowerBound)
+    /// A transfer ended that never began; said once.
+    let unmatchedTransfer = Atomic<Bool>(false)
     /// Where pages are leaving at this moment: the first one's address; 0 for nowhere.
     let leavingFrom = Atomic<UInt64>(0)
     /// Even while the fault server is between two batches of messages.

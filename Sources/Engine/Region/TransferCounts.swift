@@ -18,11 +18,24 @@ import Synchronization
         for index in hugePages { unsafe counts[index].add(1, ordering: .sequentiallyConsistent) }
     }
 
-    func end(_ hugePages: ClosedRange<Int>) {
-        for index in hugePages {
-            let before = unsafe counts[index].subtract(1, ordering: .releasing).oldValue
-            precondition(before > 0, "a transfer ended that never began")
+    /// False when more ended than had begun somewhere: a device whose unmap is not what its
+    /// map was. The count stays at none there, which is what eviction needs.
+    func end(_ hugePages: ClosedRange<Int>) -> Bool {
+        var matched = true
+        for index in hugePages where !endOne(index) { matched = false }
+        return matched
+    }
+
+    private func endOne(_ index: Int) -> Bool {
+        var count = unsafe counts[index].load(ordering: .relaxed)
+        while count > 0 {
+            let answer = unsafe counts[index].weakCompareExchange(
+                expected: count, desired: count - 1, successOrdering: .releasing,
+                failureOrdering: .relaxed)
+            if answer.exchanged { return true }
+            count = answer.original
         }
+        return false
     }
 
     func isNone(_ index: Int) -> Bool {
