@@ -118,13 +118,9 @@ import Kernel
                     region.ages.stampUnknown(present, history.current)
                     continue
                 }
-                region.ages.stamp(present, history.current, returned: &returned)
-                touchedPages += present.count
-                let busy = region.hugePage(at: run.start)...region.hugePage(at: run.end - 1)
-                rest(region, quietFrom..<max(quietFrom, busy.lowerBound))
-                for index in busy { region.visits.visited(index, wasQuiet: false) }
-                quietFrom = busy.upperBound + 1
-                if run.isHuge, region.guard == .move { splitSome(region, run.start..<run.end) }
+                noteTouched(region, present, isHuge: run.isHuge)
+                rest(region, quietFrom..<max(quietFrom, region.hugePage(of: present.lowerBound)))
+                quietFrom = region.hugePage(of: present.upperBound - 1) + 1
                 arm(region, run.start..<run.end, after: &toArm)
             }
             address = walkedTo
@@ -132,6 +128,16 @@ import Kernel
         pager.noteUnmapped(region, next..<pages.upperBound, stamp: history.current)
         rest(region, quietFrom..<hugePages.upperBound)
         if let toArm { arm(region, toArm) }
+    }
+
+    private func noteTouched(_ region: Region, _ pages: Range<Int>, isHuge: Bool) {
+        region.ages.stamp(pages, history.current, returned: &returned)
+        touchedPages += pages.count
+        for index in region.hugePage(of: pages.lowerBound)...region.hugePage(of: pages.upperBound - 1) {
+            region.visits.visited(index, wasQuiet: false)
+        }
+        guard isHuge, region.guard == .move else { return }
+        splitSome(region, region.address(of: pages.lowerBound)..<region.address(of: pages.upperBound))
     }
 
     /// Nothing was touched in these huge pages. Where the kernel may fill holes without
