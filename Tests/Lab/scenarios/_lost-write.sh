@@ -6,7 +6,7 @@
 . /lab/lib.sh
 guest_start
 guest_ask 'fill 50' '^filled ' 60
-guest_ask spoil '^spoilt' 10
+guest_ask spoil '^spoilt' 60
 guest_ask verify '^verified ' 60
 expect_eq "mismatches" "$(guest_field mismatches)" 1
 guest_quit

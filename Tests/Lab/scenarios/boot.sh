@@ -13,8 +13,8 @@ guest_ask 'fill 50' '^filled ' 60
 note "filled $(guest_field filled) bytes"
 expect_ge "resident guest RAM" "$(guest_ram_rss)" "$(guest_field filled)"
 
-guest_ask 'hot 10' '^hot ' 10
-guest_wait '^rounds ' 10
+guest_ask 'hot 10' '^hot ' 60
+guest_wait '^rounds ' 60
 guest_verify 60
 guest_ask 'stress 5 2' '^stress ' 30
 expect_eq "mismatches under stress" "$(guest_field mismatches)" 0

@@ -85,9 +85,9 @@ sampler=$!
 phase filling
 guest_ask 'fill 75' '^filled ' 120
 filled=$(guest_field filled)
-guest_ask 'hot 10' '^hot ' 10
+guest_ask 'hot 10' '^hot ' 60
 hot=$(guest_field hot)
-guest_wait '^rounds ' 10
+guest_wait '^rounds ' 60
 rss_before=$(guest_ram_rss)
 process_rss_before=$(process_rss)
 
@@ -100,10 +100,10 @@ cp "/proc/$guest_pid/smaps" /out/smaps-evicted # who doubts the sum can add it u
 process_rss_evicted=$(process_rss)
 
 phase resting
-guest_ask status '^status ' 10
+guest_ask status '^status ' 60
 rounds_before=$(guest_field rounds)
 sleep 5
-guest_ask status '^status ' 10
+guest_ask status '^status ' 60
 rounds_after=$(guest_field rounds)
 
 phase 'reading back'

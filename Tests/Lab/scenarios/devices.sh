@@ -22,7 +22,7 @@ guest_start \
     -netdev hubport,id=net0,hubid=0 -device virtio-net-pci,netdev=net0,romfile= \
     -netdev hubport,id=net1,hubid=0 -device virtio-net-pci,netdev=net1,romfile=
 guest_ask 'fill 40' '^filled ' 90
-guest_ask 'hot 10' '^hot ' 10
+guest_ask 'hot 10' '^hot ' 60
 
 guest_ask 'blk /dev/vda 8 2 direct' '^(blk done|error)' 120
 expect_no_mismatch "mismatches on the disk, direct"

@@ -43,7 +43,7 @@ some_is_sent() { [ "$(migration_stat ram.transferred)" -gt $((4 << 20)) ]; }
 guest_start
 guest_ask 'fill 50' '^filled ' 90
 filled=$(guest_field filled)
-guest_ask 'hot 5' '^hot ' 10
+guest_ask 'hot 5' '^hot ' 60
 evict_half
 
 start_destination

@@ -35,7 +35,7 @@ note "before the fill, the guest's own: $(mebibytes "$own") MiB idle for $((1 <<
 
 guest_ask 'fill 60' '^filled ' 90
 filled=$(guest_field filled)
-guest_ask 'hot 10' '^hot ' 10
+guest_ask 'hot 10' '^hot ' 60
 cold=$((filled - $(guest_field hot)))
 sleep $((1 << power))
 wait_until 60 "the fill is idle for $((1 << power)) s, too" idle_is_settled

@@ -12,7 +12,7 @@ readonly module=$((128 << 20))
 base=$(lab size "$GUEST_MEMORY")
 
 guest_has_more() {
-    guest_ask status '^status ' 30
+    guest_ask status '^status ' 60
     [ "$(guest_field ram)" -gt "$base" ]
 }
 # Not counting what is zero: of that the guest has plenty.
