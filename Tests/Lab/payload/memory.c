@@ -279,14 +279,14 @@ void command_status(void)
         (unsigned long long)hot.mismatches);
 }
 
-void command_verify(void)
+void command_verify(uint64_t machine_checks_max)
 {
     uint64_t mismatches = 0, step = memory.page_count / 10;
     struct sigaction action = {.sa_sigaction = on_machine_check, .sa_flags = SA_SIGINFO};
 
     sigaction(SIGBUS, &action, NULL);
     poisoned = 0;
-    for (uint64_t page = 0; page < memory.page_count; page++) {
+    for (uint64_t page = 0; page < memory.page_count && poisoned < machine_checks_max; page++) {
         page_lock(page);
         mismatches += (uint64_t)page_check_guarded(page);
         page_unlock(page);

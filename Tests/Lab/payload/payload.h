@@ -35,7 +35,8 @@ uint64_t ram_bytes(void);
 void command_fill(int percent, int huge);
 void command_hot(int percent);
 void command_status(void);
-void command_verify(void);
+/* Reads everything, or stops after so many machine checks. */
+void command_verify(uint64_t machine_checks_max);
 
 /*
  * The page's content is a function of (page, version, touches), all in its shadow. A page
