@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -130,7 +131,7 @@ static void obey(char **w, int n)
     } else if (!strcmp(w[0], "status")) {
         command_status();
     } else if (!strcmp(w[0], "verify")) {
-        command_verify(number(w, n, 1, UINT64_MAX));
+        command_verify((uint64_t)number(w, n, 1, INT_MAX));
     } else if (!strcmp(w[0], "stress")) {
         command_stress(number(w, n, 1, 10), number(w, n, 2, get_nprocs()));
     } else if (!strcmp(w[0], "blk")) {
