@@ -35,8 +35,13 @@ let package = Package(
             name: "CCodec",
             cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])],
             linkerSettings: [.unsafeFlags(["-l:liblz4.a"])]),
+        .target(
+            name: "CDigest",
+            cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])],
+            linkerSettings: [.unsafeFlags(["-l:libsodium.a"])]),
         .target(name: "Kernel", dependencies: ["CLinux"], swiftSettings: strict),
-        .target(name: "Engine", dependencies: ["Kernel", "CCodec"], swiftSettings: strict),
+        .target(
+            name: "Engine", dependencies: ["Kernel", "CCodec", "CDigest"], swiftSettings: strict),
         .target(
             name: "Exports", dependencies: ["CFrostline", "Engine", "Kernel"],
             exclude: ["frostline.map"],

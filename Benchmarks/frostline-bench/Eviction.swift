@@ -36,6 +36,39 @@ struct Eviction {
         ]
     }
 
+    /// Pages that were only read since they came from the file, against the same pages
+    /// written since.
+    func runClean() throws -> [Result] {
+        let guest = try Guest(pageCount: bench.pageCount)
+        let rig = try PagerRig(
+            guest, store: .file(path: ".build/bench/store", size: 2 * guest.length))
+        defer { rig.close() }
+        var clean: [Double] = []
+        var written: [Double] = []
+        for part in 0..<bench.fileRounds {
+            let pages = guest.pages(ofPart: part)
+            guest.write(part: part)
+            written.append(pagesPerSecond(pages) { rig.evict(pages) })
+            _ = guest.touch(part: part)
+            let before = rig.live.pager.counters.cleanEvictions.value
+            clean.append(pagesPerSecond(pages) { rig.evict(pages) })
+            let spared = rig.live.pager.counters.cleanEvictions.value - before
+            precondition(spared == UInt64(pages.count), "only \(spared) pages were clean")
+            _ = guest.touch(part: part)
+        }
+        return [
+            Result(
+                "evict/file/clean", median(clean), "pages/s", floor: median(written),
+                "evicting the same pages when they were written since; elapsed time of both")
+        ]
+    }
+
+    private func pagesPerSecond(_ pages: Range<Int>, _ body: () -> Void) -> Double {
+        let start = monotonicNow()
+        body()
+        return Double(pages.count) * 1e9 / Double(monotonicNow() - start)
+    }
+
     /// The move into staging as the evictor makes it: a huge page's worth a call.
     func runMove() throws -> [Result] {
         let guest = try Guest(pageCount: bench.pageCount)

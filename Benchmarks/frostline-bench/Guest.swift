@@ -55,6 +55,14 @@ final class Guest {
         }
     }
 
+    /// Changes the last word of every page of a part, which nobody checks.
+    func write(part: Int) {
+        for page in pages(ofPart: part) {
+            let word = base + (page + 1) * pageSize - 8
+            word.storeBytes(of: word.load(as: UInt64.self) &+ 1, as: UInt64.self)
+        }
+    }
+
     /// Reads a part from its first page to its last; pages per second.
     func touchInOrder(part: Int) -> Double {
         let order = pages(ofPart: part).map { UInt32($0) }

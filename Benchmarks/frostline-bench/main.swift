@@ -38,6 +38,7 @@ try measure("policy/prefetch") { try FaultRates(bench: bench).runSequential() }
 try measure("faults-per-second/zram") { try FaultRates(bench: bench).runZram() }
 try measure("faults-per-second/file") { try FaultRates(bench: bench).runFile() }
 try measure("evict") { try Eviction(bench: bench).run() }
+try measure("evict/file") { try Eviction(bench: bench).runClean() }
 try measure("staging/move") { try Eviction(bench: bench).runMove() }
 try measure("guard") { try Guards(bench: bench).run() }
 try measure("tracking") { try Tracking(bench: bench).run() }

@@ -15,6 +15,8 @@ public final class Counters: Sendable {
     public let remaps = Atomic<UInt64>(0)
     public let duplicateFaults = Atomic<UInt64>(0)
     public let evictions = Atomic<UInt64>(0)
+    /// Of those, pages for which nothing was written: the store still had them.
+    public let cleanEvictions = Atomic<UInt64>(0)
     public let busyPages = Atomic<UInt64>(0)
     public let returnedPages = Atomic<UInt64>(0)
     public let discardedPages = Atomic<UInt64>(0)
@@ -40,6 +42,8 @@ public final class Counters: Sendable {
     public let sameFilledPages = Atomic<Int>(0)
     public let compressedPages = Atomic<Int>(0)
     public let filePages = Atomic<Int>(0)
+    /// Pages in guest memory of which the store has kept a copy.
+    public let keptCopies = Atomic<Int>(0)
     /// Unreadable pages that an access waits for.
     public let waitingPages = Atomic<Int>(0)
 

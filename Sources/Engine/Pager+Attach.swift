@@ -59,6 +59,7 @@ extension Pager {
         for chunk in 0..<region.chunks.count where region.chunks.isWatched(chunk) {
             for page in region.pages(ofChunk: chunk) {
                 let entry = region.table[page]
+                if entry.state == .resident { dropCopy(entry) }
                 guard entry.state == .stored else { continue }
                 let locator = Locator(payload: entry.payload)
                 store.drop(locator)

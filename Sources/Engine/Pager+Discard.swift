@@ -51,18 +51,24 @@ extension Pager {
             let discarding = entry.becoming(.discarding, payload: 0)
             guard transition(region, page, from: entry, to: discarding) else { continue }
             switch entry.state {
+            case .resident:
+                dropCopy(entry)
             case .stored:
                 let locator = Locator(payload: entry.payload)
                 store.drop(locator)
                 counters.stored(locator.tier, change: -1)
                 counters.discardedPages.increment()
-            case .staged, .arriving:
-                // The worker, or the fault server, holds the contents and finds the entry changed.
+            case .staged:
+                // The worker holds the contents and finds the entry changed.
+                dropCopy(entry)
+                counters.discardedPages.increment()
+            case .arriving:
+                // So does the fault server.
                 counters.discardedPages.increment()
             case .poisoned where region.guard == .minor:
                 // A hole punched into the file leaves the poison where it is.
                 _ = kernel.zap(start: region.address(of: page), length: UInt64(pageSize))
-            case .resident, .poisoned, .leaving, .wanted, .rescuing, .placing, .filling, .punching,
+            case .poisoned, .leaving, .wanted, .rescuing, .placing, .filling, .punching,
                 .discarding:
                 break
             }

@@ -117,3 +117,51 @@ struct PassIntervalTests {
         #expect(PassInterval.nanoseconds(idleAge: 0, limited: false) == second)
     }
 }
+
+@Suite("A choice of pages")
+struct EvictionChoiceTests {
+    private let plan = EvictionPlan(whole: StampSet([1]), part: 2, quota: 600)
+    private static let wholeHugePage = 0..<512
+
+    private func pick(
+        _ choice: inout EvictionChoice, _ stamps: [UInt8], copies: Set<Int> = []
+    ) -> [Int] {
+        var picked: [Int] = []
+        choice.pick(
+            0..<stamps.count, stamp: { stamps[$0] }, hasCopy: { copies.contains($0) }, into: &picked)
+        return picked
+    }
+
+    @Test("takes cold pages in any case, and of the last age first what is cheap")
+    func cheapFirst() {
+        var choice = EvictionChoice(plan)
+        #expect(choice.cheapOnly)
+        #expect(pick(&choice, [1, 2, 3, 2, 0], copies: [3]) == [0, 3])
+        #expect(pick(&choice, Array(repeating: 2, count: 512)) == Array(Self.wholeHugePage))
+        #expect(choice.quota == 600 - 1 - 512)
+        choice.cheapOnly = false
+        #expect(pick(&choice, [1, 2, 3, 2, 0]) == [0, 1, 3])
+    }
+
+    @Test("does not break into a huge page that leaves only in part")
+    func partOfHugePage() {
+        var choice = EvictionChoice(EvictionPlan(part: 2, quota: 500))
+        #expect(pick(&choice, Array(repeating: 2, count: 512)).isEmpty)
+        choice.cheapOnly = false
+        #expect(pick(&choice, Array(repeating: 2, count: 512)).count == 500)
+        #expect(choice.isQuotaUsed)
+    }
+
+    @Test("sees nothing cheap in a huge page of which something stays")
+    func mixedHugePage() {
+        var choice = EvictionChoice(plan)
+        #expect(pick(&choice, Array(repeating: 2, count: 511) + [3]).isEmpty)
+    }
+
+    @Test("goes once round when ages alone decide")
+    func noQuota() {
+        var choice = EvictionChoice(EvictionPlan(whole: StampSet([1])))
+        #expect(!choice.cheapOnly && !choice.isQuotaUsed)
+        #expect(pick(&choice, [1, 2, 1]) == [0, 2])
+    }
+}

@@ -32,7 +32,8 @@ extension World {
         return Outcome(
             seed: seed, violation: scheduler.violation, hash: scheduler.trace.hash,
             steps: scheduler.steps, evictions: counters.evictions.value,
-            fetches: counters.fetches.value, rescues: counters.rescues.value)
+            fetches: counters.fetches.value, rescues: counters.rescues.value,
+            cleanEvictions: counters.cleanEvictions.value)
     }
 
     private func sleep(_ nanoseconds: UInt64) {
@@ -218,7 +219,9 @@ extension World {
         if scheduler.random.chance(300) {
             settings.setMode(.drain)
             isWorkerAwake = true
-            scheduler.block { [self] in pager.counters.evictedPages == 0 }
+            scheduler.block { [self] in
+                pager.counters.evictedPages == 0 && pager.counters.keptCopies.value == 0
+            }
             settle()
             checkCounters()
             checkNothingStored()

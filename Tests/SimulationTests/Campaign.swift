@@ -10,6 +10,7 @@ final class Campaign: Sendable {
         var evictions: UInt64 = 0
         var fetches: UInt64 = 0
         var rescues: UInt64 = 0
+        var cleanEvictions: UInt64 = 0
         var failures: [World.Outcome] = []
     }
 
@@ -30,7 +31,7 @@ final class Campaign: Sendable {
     var summary: String {
         let totals = totals
         return "simulation: \(runs) runs from seed \(first), \(totals.steps) steps, "
-            + "\(totals.evictions) evictions, \(totals.fetches) fetches, \(totals.rescues) rescues"
+            + "\(totals.evictions) evictions (\(totals.cleanEvictions) clean), \(totals.fetches) fetches, \(totals.rescues) rescues"
     }
 
     func run() {
@@ -52,6 +53,7 @@ final class Campaign: Sendable {
                 totals.evictions += outcome.evictions
                 totals.fetches += outcome.fetches
                 totals.rescues += outcome.rescues
+                totals.cleanEvictions += outcome.cleanEvictions
                 if outcome.violation != nil { totals.failures.append(outcome) }
             }
         }

@@ -86,8 +86,10 @@ extension World {
     /// When nothing is under way, the counters say what the page table says.
     func checkCounters() {
         var pages: [Tier: Int] = [.sameFilled: 0, .compressed: 0, .file: 0]
+        var copies = 0
         for page in 0..<block.region.pageCount {
             let entry = block.region.table[page]
+            if entry.namesCopy { copies += 1 }
             if entry.state == .stored {
                 pages[Locator(payload: entry.payload).tier, default: 0] += 1
             } else if entry.state != .resident && entry.state != .poisoned {
@@ -98,6 +100,10 @@ extension World {
         expect(counters.sameFilledPages.value, pages[.sameFilled], "same-filled pages")
         expect(counters.compressedPages.value, pages[.compressed], "compressed pages")
         expect(counters.filePages.value, pages[.file], "file pages")
+        expect(counters.keptCopies.value, copies, "kept copies")
+        if case .file(let store) = pager.store.backing {
+            expect(store.slots.used, counters.filePages.value + copies, "slots in use")
+        }
         expect(counters.stagedPages.value, 0, "staged pages")
         expect(counters.waitingPages.value, 0, "waiting pages")
         expect(block.region.fetchesInFlight.load(ordering: .relaxed), 0, "fetches in flight")

@@ -35,6 +35,7 @@ struct SimulationTests {
         #expect(campaign.totals.evictions > UInt64(runs))
         #expect(campaign.totals.fetches > UInt64(runs))
         #expect(campaign.totals.rescues > 0)
+        #expect(campaign.totals.cleanEvictions > 0)
     }
 
     @Test("replays a seed exactly", arguments: [UInt64(3), 44, 555])

@@ -65,6 +65,7 @@ final class World: @unchecked Sendable {
         var evictions: UInt64
         var fetches: UInt64
         var rescues: UInt64
+        var cleanEvictions: UInt64
     }
 
     init(seed: UInt64, sabotage: Sabotage? = nil, trace: Trace) throws {
@@ -102,7 +103,7 @@ final class World: @unchecked Sendable {
     private func makeStore() throws(Errno) -> Store<SimulatedKernel> {
         let backing: Store<SimulatedKernel>.Backing
         if let slots = plan.slots {
-            backing = .file(FileStore(port: kernel, size: UInt64(slots * pageSize)))
+            backing = .file(try FileStore(port: kernel, size: UInt64(slots * pageSize)))
         } else {
             let slabs = scheduler.random.pick([4, 16, 256])
             backing = .compressed(try CompressedStore(capacity: slabs * SizeClass.slabSize))

@@ -11,6 +11,8 @@ final class EvictionBatch {
     var taken: [Int] = []
     /// Where the store has each of them; nil when it does not.
     var locators: [Locator?] = []
+    /// Whether that is a copy which it kept.
+    var areCopies: [Bool] = []
     /// Indices in `taken` of those for the tier, with their addresses and what became of them.
     var toStore: [Int] = []
     var addresses: [UInt64] = []
@@ -20,6 +22,7 @@ final class EvictionBatch {
         claimed.reserveCapacity(Self.pagesMax)
         taken.reserveCapacity(Self.pagesMax)
         locators.reserveCapacity(Self.pagesMax)
+        areCopies.reserveCapacity(Self.pagesMax)
         toStore.reserveCapacity(Self.pagesMax)
         addresses.reserveCapacity(Self.pagesMax)
         outcomes = Array(repeating: .refused(.full), count: Self.pagesMax)
@@ -29,6 +32,7 @@ final class EvictionBatch {
         claimed.removeAll(keepingCapacity: true)
         taken.removeAll(keepingCapacity: true)
         locators.removeAll(keepingCapacity: true)
+        areCopies.removeAll(keepingCapacity: true)
         toStore.removeAll(keepingCapacity: true)
         addresses.removeAll(keepingCapacity: true)
     }

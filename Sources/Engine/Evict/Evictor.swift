@@ -7,6 +7,7 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
     let pager: Pager<Port>
     var health = StoreHealth()
     private let batch: EvictionBatch
+    let copies = CopyReclaim()
 
     /// Tries of a MOVE that answers EAGAIN without progress, before its pages stay.
     private static var movesMax: Int { 100 }
@@ -58,8 +59,7 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
             let entry = region.table[page]
             guard entry.state == .resident else { continue }
             let leaving = PageEntry(
-                .leaving, generation: entry.generation &+ 1,
-                payload: UInt64(region.positionInHugePage(page)))
+                .leaving, generation: entry.generation &+ 1, payload: entry.payload)
             if pager.transition(region, page, from: entry, to: leaving) { batch.claimed.append(page) }
         }
     }
@@ -94,6 +94,7 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
     private func settleTaken(_ region: Region, _ page: Int) {
         batch.taken.append(page)
         batch.locators.append(nil)
+        batch.areCopies.append(false)
         let entry = region.table[page]
         if entry.state == .leaving,
             pager.transition(region, page, from: entry, to: entry.becoming(.staged))
@@ -118,7 +119,7 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
     private func settleLeft(_ region: Region, _ page: Int) {
         while true {
             let entry = region.table[page]
-            guard pager.transition(region, page, from: entry, to: entry.becoming(.resident, payload: 0))
+            guard pager.transition(region, page, from: entry, to: entry.becoming(.resident))
             else { continue }
             region.ages[page] = pager.currentStamp.load(ordering: .relaxed)
             if entry.state == .wanted {
@@ -131,8 +132,9 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
     /// Puts what is staged into the store; the pages themselves stay as they are, and an
     /// access to one in the meantime is a rescue.
     private func storeAll(_ region: Region) {
-        storeSameFilled(region)
+        storeWithoutWriting(region)
         guard !batch.toStore.isEmpty else { return }
+        copies.makeRoom(for: batch.toStore.count, in: pager)
         batch.putAll(into: pager)
         var failure: (Errno, Int)?
         var wasTaken = false
@@ -157,10 +159,16 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         health.record(failure, region, at: pager.kernel.now(), host: pager.host)
     }
 
-    /// Stores the same-filled pages of the batch and lists the others.
-    private func storeSameFilled(_ region: Region) {
-        for (index, page) in batch.taken.enumerated() where region.table[page].state == .staged {
-            if let word = unsafe sameFilledWord(pager.takenContents(region, page)),
+    /// Finds pages of the batch that the store still has, stores the same-filled ones, and
+    /// lists the others.
+    private func storeWithoutWriting(_ region: Region) {
+        for (index, page) in batch.taken.enumerated() {
+            let entry = region.table[page]
+            guard entry.state == .staged else { continue }
+            if let copy = unsafe pager.copy(of: region, page, entry, pager.takenContents(region, page)) {
+                batch.locators[index] = copy
+                batch.areCopies[index] = true
+            } else if let word = unsafe sameFilledWord(pager.takenContents(region, page)),
                 let place = pager.store.words.put(word)
             {
                 batch.locators[index] = Locator(tier: .sameFilled, place: place)
@@ -177,7 +185,9 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         var committed = 0
         var run = 0..<0
         for (index, page) in batch.taken.enumerated() {
-            guard let locator = batch.locators[index], commit(region, page, to: locator) else { continue }
+            guard let locator = batch.locators[index],
+                commit(region, page, to: locator, isCopy: batch.areCopies[index])
+            else { continue }
             committed += 1
             if page != run.upperBound {
                 pager.letGo(region, run)
@@ -190,7 +200,7 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
     }
 
     /// False when the page was rescued or discarded meanwhile.
-    private func commit(_ region: Region, _ page: Int, to locator: Locator) -> Bool {
+    private func commit(_ region: Region, _ page: Int, to locator: Locator, isCopy: Bool) -> Bool {
         let entry = region.table[page]
         if entry.state == .staged {
             // Counted first: the fault server may take it back the moment it is stored.
@@ -198,12 +208,14 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
             let stored = entry.becoming(region.guard.stateWhenStored, payload: locator.payload)
             if pager.transition(region, page, from: entry, to: stored) {
                 pager.counters.evictions.increment()
+                if isCopy { pager.copyIsOnlyHome() }
                 region.ages[page] = AgeMap.absent
                 return true
             }
             pager.counters.stored(locator.tier, change: -1)
         }
-        pager.store.drop(locator)
+        // A copy belongs to the page's entry, wherever that is now.
+        if !isCopy { pager.store.drop(locator) }
         return false
     }
 

@@ -23,7 +23,7 @@ extension Pager {
         }
         assert(placement == .placed, "a staged page was present in the guest")
         arrived(region, page)
-        settle(region, page, from: rescuing, to: rescuing.becoming(.resident, payload: 0))
+        settle(region, page, from: rescuing, to: rescuing.becoming(.resident))
         return .rescued
     }
 

@@ -15,6 +15,7 @@ extension Worker {
                 wanted += Int(run.upperBound - run.lowerBound) / pageSize
             }
         }
+        dropCopies()
         pager.store.trim()
         measureMetadata()
         return wanted

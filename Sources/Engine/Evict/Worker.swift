@@ -94,6 +94,10 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     /// What was in use this short ago is not cold, however idle the rest is. Nanoseconds.
     private static var surplusAgeMin: UInt64 { 4_000_000_000 }
 
+    func dropCopies() {
+        pager.passLock.withLock { _ in evictor.copies.dropAll(in: pager) }
+    }
+
     func measureMetadata() {
         var bytes = pager.store.metadataBytes
         pager.passLock.withLock { _ in
@@ -121,27 +125,38 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     }
 
     private func evict(_ plan: EvictionPlan) -> Int {
-        var quota = plan.quota
-        var evicted = 0
         let hugePages = pager.passLock.withLock { _ in allHugePages() }
         guard !hugePages.isEmpty else { return 0 }
-        for step in hugePages.indices {
-            let (slot, index) = hugePages[(cursor + step) % hugePages.count]
-            while pager.controlWaiting.value > 0 { pager.kernel.pause() }
-            evicted += pager.passLock.withLock { _ in
-                guard let region = pager.regions[slot], index < region.hugePageCount else { return 0 }
-                choose(region, index, plan, &quota)
-                return evictor.evict(region, candidates[...])
-            }
-            if quota == 0 && plan.quota > 0 {
-                cursor = (cursor + step + 1) % hugePages.count
-                // What leaves for its age must still go.
-                quota = -1
-            }
-            let goesOn = pager.settings.mode == .active && evictor.health.mayTry(at: pager.kernel.now())
-            guard goesOn else { break }
+        var choice = EvictionChoice(plan)
+        var evicted = sweep(hugePages, &choice)
+        if choice.cheapOnly, !choice.isQuotaUsed, mayGoOn {
+            choice.cheapOnly = false
+            evicted += sweep(hugePages, &choice)
         }
         return evicted
+    }
+
+    /// Goes once round all memory, from where the quota was used up the last time.
+    private func sweep(_ hugePages: [(slot: Int, index: Int)], _ choice: inout EvictionChoice) -> Int {
+        var evicted = 0
+        let begin = cursor
+        for step in hugePages.indices {
+            let (slot, index) = hugePages[(begin + step) % hugePages.count]
+            while pager.controlWaiting.value > 0 { pager.kernel.pause() }
+            let hadQuota = !choice.isQuotaUsed
+            evicted += pager.passLock.withLock { _ in
+                guard let region = pager.regions[slot], index < region.hugePageCount else { return 0 }
+                choose(region, index, &choice)
+                return evictor.evict(region, candidates[...])
+            }
+            if hadQuota, choice.isQuotaUsed { cursor = (begin + step + 1) % hugePages.count }
+            guard mayGoOn else { break }
+        }
+        return evicted
+    }
+
+    private var mayGoOn: Bool {
+        pager.settings.mode == .active && evictor.health.mayTry(at: pager.kernel.now())
     }
 
     func allHugePages() -> [(slot: Int, index: Int)] {
@@ -155,21 +170,14 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
 
     /// Lists the pages of a huge page that leave. What the last pass did not look at is
     /// looked at first: where eviction decides, ages are no older than the last pass.
-    private func choose(_ region: Region, _ hugePage: Int, _ plan: EvictionPlan, _ quota: inout Int) {
+    private func choose(_ region: Region, _ hugePage: Int, _ choice: inout EvictionChoice) {
         candidates.removeAll(keepingCapacity: true)
         let pages = region.pages(ofHugePage: hugePage)
-        guard pages.contains(where: { leaves(region.ages[$0], plan, quota) }) else { return }
+        guard pages.contains(where: { choice.mayLeave(region.ages[$0]) }) else { return }
         if region.visits.isResting(hugePage) { tracker.visit(region, hugePage: hugePage) }
-        for page in pages {
-            let stamp = region.ages[page]
-            guard leaves(stamp, plan, quota) else { continue }
-            candidates.append(page)
-            if stamp == plan.part { quota -= 1 }
-        }
-    }
-
-    @inline(__always)
-    private func leaves(_ stamp: UInt8, _ plan: EvictionPlan, _ quota: Int) -> Bool {
-        plan.whole.contains(stamp) || quota > 0 && stamp == plan.part
+        let isWatched = region.chunks.isWatched(region.chunk(of: pages.lowerBound))
+        choice.pick(
+            pages, stamp: { region.ages[$0] },
+            hasCopy: { isWatched && region.table[$0].namesCopy }, into: &candidates)
     }
 }

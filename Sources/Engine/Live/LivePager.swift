@@ -87,7 +87,7 @@ public final class LivePager: Sendable {
                 backing: .compressed(try CompressedStore(capacity: poolCapacity)),
                 pagesMax: pagesMax)
         case .file(_, let size):
-            try Store(backing: .file(FileStore(port: port, size: size)), pagesMax: pagesMax)
+            try Store(backing: .file(try FileStore(port: port, size: size)), pagesMax: pagesMax)
         }
     }
 

@@ -81,9 +81,14 @@ public struct PageEntry: Equatable, Sendable {
     @inline(__always)
     public var generation: UInt64 { word >> Self.stateBits & (1 << Self.generationBits - 1) }
 
-    /// `leaving` to `rescuing`: position in the huge page. `punching` to `placing`: a `Locator`.
+    /// A `Locator`. `punching` to `placing`: of the page. `resident`, `leaving` to `rescuing`,
+    /// `filling`: of a copy that the store kept when the page came back; 0 for none.
     @inline(__always)
     public var payload: UInt64 { word >> Self.payloadShift }
+
+    /// The page is in the guest, and the store has kept a copy of what it was.
+    @inline(__always)
+    public var namesCopy: Bool { state == .resident && payload != 0 }
 
     /// The same page in another state, with the same generation and payload.
     @inline(__always)

@@ -3,28 +3,24 @@ import Kernel
 /// Pages that come from the store.
 extension FaultServer {
     /// Starts bringing an `arriving` page back; the compressed tier finishes at once.
-    func fetch(_ region: Region, _ page: Int, _ arriving: PageEntry, isDemand: Bool) {
+    func fetch(_ region: Region, _ page: Int, _ arriving: PageEntry, want: Fetch.Want) {
         let locator = Locator(payload: arriving.payload)
         pager.counters.stored(locator.tier, change: -1)
         let index = fetches.take()
         switch unsafe pager.store.get(locator, into: fetches.buffer(index), token: UInt64(index)) {
         case .ready:
             unsafe finish(
-                Fetch(
-                    region: region, page: page, entry: arriving, start: batchStart,
-                    isDemand: isDemand),
+                Fetch(region: region, page: page, entry: arriving, start: batchStart, want: want),
                 from: fetches.buffer(index))
             fetches.giveBack(index)
         case .pending:
             region.fetchesInFlight.add(1, ordering: .relaxed)
             fetches.begin(
                 index,
-                Fetch(
-                    region: region, page: page, entry: arriving, start: batchStart,
-                    isDemand: isDemand))
+                Fetch(region: region, page: page, entry: arriving, start: batchStart, want: want))
         case .failed(let errno):
             fetches.giveBack(index)
-            failed(region, page, arriving, errno, isDemand: isDemand)
+            failed(region, page, arriving, errno, want: want)
         }
     }
 
@@ -43,8 +39,7 @@ extension FaultServer {
                 } else {
                     // A short read is a failed one: the file ends before the page does.
                     let errno = completion.result < 0 ? Errno(-completion.result) : .inputOutput
-                    failed(
-                        fetch.region, fetch.page, fetch.entry, errno, isDemand: fetch.isDemand)
+                    failed(fetch.region, fetch.page, fetch.entry, errno, want: fetch.want)
                 }
                 fetches.giveBack(index)
                 fetch.region.fetchesInFlight.subtract(1, ordering: .releasing)
@@ -72,17 +67,29 @@ extension FaultServer {
         assert(placement == .placed, "a stored page was present in the guest")
         pager.counters.fetches.increment()
         pager.arrived(region, page)
-        pager.settle(region, page, from: placing, to: placing.becoming(.resident, payload: 0))
-        pager.store.drop(locator)
+        let copy = unsafe keepCopy(fetch, buffer)
+        pager.settle(region, page, from: placing, to: placing.becoming(.resident, payload: copy))
+        if copy == 0 { pager.store.drop(locator) }
         guard fetch.isDemand else { return settlePrefetched(region, page) }
         noteServed(region, page, since: fetch.start)
         noteDemand(region, page)
     }
 
+    /// The payload of a resident page that came back: where the store keeps a copy of what
+    /// is in `buffer`, or 0. The waiter is awake by now, so this delays nobody but the next.
+    private func keepCopy(_ fetch: Fetch, _ buffer: UnsafeRawPointer) -> UInt64 {
+        // A copy of what is being written is out of date.
+        guard fetch.want != .write, pager.settings.mode == .active,
+            unsafe pager.store.keep(Locator(payload: fetch.entry.payload), buffer)
+        else { return 0 }
+        pager.counters.keptCopies.add(1, ordering: .relaxed)
+        return fetch.entry.payload
+    }
+
     private func failed(
-        _ region: Region, _ page: Int, _ arriving: PageEntry, _ errno: Errno, isDemand: Bool
+        _ region: Region, _ page: Int, _ arriving: PageEntry, _ errno: Errno, want: Fetch.Want
     ) {
-        if isDemand { return unreadable(region, page, arriving, errno) }
+        if want != .ahead { return unreadable(region, page, arriving, errno) }
         giveUpPrefetch(region, page, from: arriving)
     }
 

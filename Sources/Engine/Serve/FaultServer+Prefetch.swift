@@ -32,7 +32,7 @@ extension FaultServer {
             guard pager.transition(region, page, from: entry, to: arriving) else { continue }
             pager.counters.prefetches.increment()
             prefetch.brings(ObjectIdentifier(region), page)
-            fetch(region, page, arriving, isDemand: false)
+            fetch(region, page, arriving, want: .ahead)
         }
         let rest = now.endIndex..<pages.upperBound
         ahead = rest.isEmpty ? nil : (region, rest)

@@ -99,7 +99,7 @@ import Kernel
             case .stored:
                 let arriving = entry.becoming(.arriving)
                 guard pager.transition(region, page, from: entry, to: arriving) else { continue }
-                return fetch(region, page, arriving, isDemand: true)
+                return fetch(region, page, arriving, want: isWrite ? .write : .read)
             case .poisoned:
                 let placing = entry.becoming(.placing)
                 guard pager.transition(region, page, from: entry, to: placing) else { continue }

@@ -8,8 +8,17 @@ struct Fetch {
     let entry: PageEntry
     /// When its fault message was read.
     let start: UInt64
-    /// An access waits for it; otherwise it comes early.
-    let isDemand: Bool
+    let want: Want
+
+    /// Why a page comes back.
+    enum Want {
+        /// An access waits for it. `read` says nothing of later writes.
+        case read, write
+        /// It comes early.
+        case ahead
+    }
+
+    var isDemand: Bool { want != .ahead }
 }
 
 /// The reads under way, each with a page-sized buffer; as many as the port's queue

@@ -6,6 +6,7 @@ import Kernel
 public struct FileStore<Port: KernelPort>: PageStore {
     private let port: Port
     public let slots: SlotMap
+    private let kept: KeptCopies
 
     public var tier: Tier { .file }
 
@@ -13,9 +14,10 @@ public struct FileStore<Port: KernelPort>: PageStore {
     private static var pagesPerTransferMax: Int { 256 }
 
     /// `size` in bytes, at least one page.
-    public init(port: Port, size: UInt64) {
+    public init(port: Port, size: UInt64) throws(Errno) {
         self.port = port
         slots = SlotMap(capacity: Int(size) / pageSize)
+        kept = try KeptCopies(capacity: Int(size) / pageSize)
     }
 
     public func put(
@@ -110,4 +112,29 @@ public struct FileStore<Port: KernelPort>: PageStore {
 
     public func drop(_ place: UInt64) { slots.free(Int(place)) }
     public func trim() {}
+
+    /// The page at `place` goes back to the guest and its copy stays. Fault thread only.
+    func keep(_ place: UInt64, _ contents: UnsafeRawPointer) {
+        unsafe kept.remember(Int(place), contents)
+    }
+
+    /// Whether the kept copy at `place` still is what the page holds. Worker thread only.
+    func holds(_ place: UInt64, _ contents: UnsafeRawPointer) -> Bool {
+        unsafe kept.matches(Int(place), contents)
+    }
+
+    /// Frees the place of a kept copy. Any thread.
+    func dropCopy(_ place: UInt64) {
+        kept.forget(Int(place))
+        slots.free(Int(place))
+    }
+
+    /// Slots that kept copies must give up for `pages` more: an eighth of the file is left to
+    /// pages whose only home it is, so that these find room together.
+    func shortage(for pages: Int) -> Int {
+        max(0, slots.used + pages - (slots.capacity - slots.capacity / 8))
+    }
+
+    /// Memory of the bookkeeping, in bytes. Worker thread only.
+    var metadataBytes: Int { slots.metadataBytes + kept.trim() }
 }

@@ -59,6 +59,32 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
         }
     }
 
+    /// A page went back to the guest from `locator`. True when its copy stays there, for
+    /// `holds` to ask for later: where a copy costs no host memory. Fault thread only.
+    func keep(_ locator: Locator, _ contents: UnsafeRawPointer) -> Bool {
+        guard locator.tier == .file, case .file(let store) = backing else { return false }
+        unsafe store.keep(locator.place, contents)
+        return true
+    }
+
+    /// Whether the copy kept at `locator` is what the page holds now. Worker thread only.
+    func holds(_ locator: Locator, _ contents: UnsafeRawPointer) -> Bool {
+        guard locator.tier == .file, case .file(let store) = backing else { return false }
+        return unsafe store.holds(locator.place, contents)
+    }
+
+    /// Drops a kept copy. Any thread.
+    func dropCopy(_ locator: Locator) {
+        guard case .file(let store) = backing else { preconditionFailure("only files keep copies") }
+        store.dropCopy(locator.place)
+    }
+
+    /// Kept copies that must go before `pages` more are put. Worker thread only.
+    func shortage(for pages: Int) -> Int {
+        guard case .file(let store) = backing else { return 0 }
+        return store.shortage(for: pages)
+    }
+
     /// Worker thread only.
     public func trim() {
         switch backing {
@@ -75,11 +101,11 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
         }
     }
 
-    /// Memory of the bookkeeping, in bytes.
+    /// Memory of the bookkeeping, in bytes. Worker thread only.
     public var metadataBytes: Int {
         switch backing {
         case .compressed(let store): store.pool.metadataBytes
-        case .file(let store): store.slots.metadataBytes
+        case .file(let store): store.metadataBytes
         }
     }
 }

@@ -1,0 +1,50 @@
+import Kernel
+
+/// Picks the pages of one huge page that leave by a plan. Pages of equal age leave cheapest
+/// first: those whose copy the store still has, since nothing is written for them, and
+/// those that leave together with all of their huge page, which goes in one move.
+public struct EvictionChoice: Sendable {
+    public let plan: EvictionPlan
+    /// How many pages of the plan's partial stamp may still leave.
+    public private(set) var quota: Int
+    /// Of the partial stamp, only what is cheap.
+    public var cheapOnly: Bool
+
+    public init(_ plan: EvictionPlan) {
+        self.plan = plan
+        quota = plan.quota
+        cheapOnly = plan.quota > 0
+    }
+
+    /// All that the plan wants of its partial stamp has been picked.
+    public var isQuotaUsed: Bool { plan.quota > 0 && quota == 0 }
+
+    /// Whether a page of this age may leave at all.
+    @inline(__always)
+    public func mayLeave(_ stamp: UInt8) -> Bool {
+        plan.whole.contains(stamp) || quota > 0 && stamp == plan.part
+    }
+
+    /// Appends those `pages` of one huge page that leave, ascending. `hasCopy`: the store
+    /// has kept a copy of the page.
+    public mutating func pick(
+        _ pages: Range<Int>, stamp: (Int) -> UInt8, hasCopy: (Int) -> Bool, into picked: inout [Int]
+    ) {
+        let leavesWhole = cheapOnly && leaveWhole(pages, stamp)
+        for page in pages {
+            let age = stamp(page)
+            guard mayLeave(age) else { continue }
+            if age == plan.part, !plan.whole.contains(age) {
+                guard !cheapOnly || leavesWhole || hasCopy(page) else { continue }
+                quota -= 1
+            }
+            picked.append(page)
+        }
+    }
+
+    /// Whether all of a huge page is there and may leave.
+    private func leaveWhole(_ pages: Range<Int>, _ stamp: (Int) -> UInt8) -> Bool {
+        pages.count == hugePageSize / pageSize && quota >= pages.count
+            && pages.allSatisfy { mayLeave(stamp($0)) }
+    }
+}
