@@ -39,6 +39,7 @@ struct PinnedPagesTests {
     @Test("stay where they are while others leave, and leave once they are let go")
     func stay() throws {
         let memory = try VersionedMemory(pageCount: 512)
+        defer { memory.keepUntilHere() }
         for page in 0..<512 { memory.advance(page) }
         let live = try LivePager(
             PagerOptions(

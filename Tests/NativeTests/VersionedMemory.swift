@@ -43,6 +43,10 @@ final class VersionedMemory: @unchecked Sendable {
         munmap(base, pageCount * pageSize)
     }
 
+    /// To be called once the block is detached: an object may go after its last use, and
+    /// addresses that a pager still evicts from may be somebody else's by then.
+    func keepUntilHere() { withExtendedLifetime(self) {} }
+
     var start: UInt64 { UInt64(UInt(bitPattern: base)) }
     /// Bytes.
     var length: UInt64 { UInt64(pageCount * pageSize) }
@@ -63,12 +67,29 @@ final class VersionedMemory: @unchecked Sendable {
         return mixed ^ (mixed >> 27)
     }
 
-    /// Compares the whole page with its version; false when a byte differs.
+    /// Compares the whole page with its version; false when a byte differs, after saying what
+    /// is there instead.
     func verify(_ page: Int) -> Bool {
         let words = words(page)
         let version = versions[page]
-        for index in 0..<pageSize / 8 where words[index] != word(page, version, index) { return false }
+        for index in 0..<pageSize / 8 where words[index] != word(page, version, index) {
+            print(describe(page, version, differsAt: index))
+            return false
+        }
         return true
+    }
+
+    /// For each version that any of the words is of, which words those are.
+    private func describe(_ page: Int, _ version: UInt32, differsAt first: Int) -> String {
+        let found = (0..<pageSize / 8).map { words(page)[$0] }
+        let versions = (0...version + 1).reversed().compactMap { candidate -> String? in
+            let same = found.indices.filter { found[$0] == word(page, candidate, $0) }
+            guard let low = same.first, let high = same.last, same.count > 1 else { return nil }
+            return "\(same.count) words of version \(candidate), from \(low) to \(high)"
+        }
+        return "page \(page) is not version \(version) from word \(first) on: "
+            + (versions.isEmpty
+                ? "of no version; word \(first) is \(found[first])" : versions.joined(separator: "; "))
     }
 
     /// Writes the next version.
