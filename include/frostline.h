@@ -59,7 +59,15 @@ typedef enum frostline_guard {
     FROSTLINE_GUARD_MOVE = 1,
     /* Minor faults: the page is unmapped, read through another mapping and punched out
      * of its file. Shared memory without a name only (memfd). */
-    FROSTLINE_GUARD_MINOR = 2
+    FROSTLINE_GUARD_MINOR = 2,
+    /* Read-write protection turned synchronous while pages are taken (UFFDIO_SET_MODE,
+     * Linux 7.3): accesses to armed pages wait meanwhile. Private and shared memory; with
+     * tracker RWP only. On demand only. */
+    FROSTLINE_GUARD_FREEZE = 3,
+    /* Synchronous write protection: protect, store, drop. Private anonymous memory, with
+     * tracker WP only, whose first write to an armed page then waits for the pager. On
+     * demand only. */
+    FROSTLINE_GUARD_WRITE_PROTECT = 4
 } frostline_guard;
 
 /* Where cold pages live. */
@@ -191,7 +199,7 @@ typedef struct frostline_stats {
     uint32_t struct_size;
     uint32_t reserved;
     const char *tracker;      /* in use: "rwp", "wp" or "none" */
-    const char *guard;        /* in use: "move", "minor", or "move,minor" */
+    const char *guard;        /* in use: "move", "minor", "move,minor", "freeze" or "write-protect" */
     const char *store;        /* "compressed" or "file" */
     /* Bytes of guest memory, by where they are. */
     uint64_t guest_bytes;         /* sum of the attached blocks */

@@ -23,9 +23,11 @@ enum {
 #define IOCTL_CONTINUE 0xc020aa07ul
 #define IOCTL_POISON 0xc020aa08ul
 #define IOCTL_RWPROTECT 0xc018aa09ul
+#define IOCTL_SET_MODE 0x4010aa0aul
 /* The same bits for both protections. */
-#define RWPROTECT_ARM 1ull
-#define RWPROTECT_DISARM_QUIETLY 2ull /* in async mode nobody waits, so nobody is woken */
+#define PROTECTION_ARM 1ull
+#define PROTECTION_DISARM_AND_WAKE 0ull
+#define PROTECTION_DISARM_QUIETLY 2ull
 
 struct api { uint64_t api, features, ioctls; };
 struct registration { uint64_t start, length, mode, ioctls; };
@@ -119,28 +121,41 @@ int clinux_uffd_move(int fd, uint64_t to, uint64_t from, uint64_t length, uint64
     return answer;
 }
 
-int clinux_uffd_arm(int fd, uint64_t start, uint64_t length)
+static int protect(int fd, unsigned long call, uint64_t start, uint64_t length, uint64_t mode)
 {
-    struct protection argument = {start, length, RWPROTECT_ARM};
-    return ioctl(fd, IOCTL_RWPROTECT, &argument) < 0 ? -errno : 0;
+    struct protection argument = {start, length, mode};
+    return ioctl(fd, call, &argument) < 0 ? -errno : 0;
 }
 
-int clinux_uffd_disarm(int fd, uint64_t start, uint64_t length)
+static uint64_t disarming(bool wake)
 {
-    struct protection argument = {start, length, RWPROTECT_DISARM_QUIETLY};
-    return ioctl(fd, IOCTL_RWPROTECT, &argument) < 0 ? -errno : 0;
+    return wake ? PROTECTION_DISARM_AND_WAKE : PROTECTION_DISARM_QUIETLY;
+}
+
+int clinux_uffd_arm(int fd, uint64_t start, uint64_t length)
+{
+    return protect(fd, IOCTL_RWPROTECT, start, length, PROTECTION_ARM);
+}
+
+int clinux_uffd_disarm(int fd, uint64_t start, uint64_t length, bool wake)
+{
+    return protect(fd, IOCTL_RWPROTECT, start, length, disarming(wake));
 }
 
 int clinux_uffd_arm_writes(int fd, uint64_t start, uint64_t length)
 {
-    struct protection argument = {start, length, RWPROTECT_ARM};
-    return ioctl(fd, IOCTL_WRITEPROTECT, &argument) < 0 ? -errno : 0;
+    return protect(fd, IOCTL_WRITEPROTECT, start, length, PROTECTION_ARM);
 }
 
-int clinux_uffd_disarm_writes(int fd, uint64_t start, uint64_t length)
+int clinux_uffd_disarm_writes(int fd, uint64_t start, uint64_t length, bool wake)
 {
-    struct protection argument = {start, length, RWPROTECT_DISARM_QUIETLY};
-    return ioctl(fd, IOCTL_WRITEPROTECT, &argument) < 0 ? -errno : 0;
+    return protect(fd, IOCTL_WRITEPROTECT, start, length, disarming(wake));
+}
+
+int clinux_uffd_set_mode(int fd, uint64_t enable, uint64_t disable)
+{
+    struct mode { uint64_t enable, disable; } argument = {enable, disable};
+    return ioctl(fd, IOCTL_SET_MODE, &argument) < 0 ? -errno : 0;
 }
 
 int clinux_uffd_read(int fd, struct clinux_fault *faults, int capacity)

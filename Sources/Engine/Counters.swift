@@ -13,6 +13,8 @@ public final class Counters: Sendable {
     public let zeroFills = Atomic<UInt64>(0)
     /// Pages of shared memory that were in RAM and only had to be mapped again.
     public let remaps = Atomic<UInt64>(0)
+    /// Pages that were only protected: an access waited until that was lifted.
+    public let lifts = Atomic<UInt64>(0)
     public let duplicateFaults = Atomic<UInt64>(0)
     public let evictions = Atomic<UInt64>(0)
     /// Of those, pages for which nothing was written: the store still had them.

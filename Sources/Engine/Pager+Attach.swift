@@ -45,7 +45,7 @@ extension Pager {
     private func count(_ region: Region, _ change: Int) {
         counters.attachedPages.add(change * region.pageCount, ordering: .relaxed)
         counters.blocks.add(change, ordering: .relaxed)
-        if region.guard == .minor { counters.sharedBlocks.add(change, ordering: .relaxed) }
+        if region.guard.isShared { counters.sharedBlocks.add(change, ordering: .relaxed) }
     }
 
     /// Returns when the fault server no longer uses what it found in `regions` before.

@@ -65,7 +65,7 @@ extension Pager {
             case .arriving:
                 // So does the fault server.
                 counters.discardedPages.increment()
-            case .poisoned where region.guard == .minor:
+            case .poisoned where region.guard.isShared:
                 // A hole punched into the file leaves the poison where it is.
                 _ = kernel.zap(start: region.address(of: page), length: UInt64(pageSize))
             case .poisoned, .leaving, .wanted, .rescuing, .placing, .filling, .punching,

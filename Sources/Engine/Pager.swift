@@ -33,6 +33,10 @@ public final class Pager<Port: KernelPort>: Sendable {
     let limitPassed = Atomic<Bool>(false)
     /// Freeing evicted memory failed, and the host program knows.
     let punchFailed = Atomic<Bool>(false)
+    /// Accesses to armed pages wait; worker only.
+    let isFrozen = Atomic<Bool>(false)
+    /// Switching to that, or back, failed, and the host program knows.
+    let freezeFailed = Atomic<Bool>(false)
     /// Wakes the worker before its time.
     let wakeWorker: @Sendable () -> Void
     /// What a page touched now is stamped with.

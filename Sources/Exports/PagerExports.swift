@@ -106,10 +106,13 @@ extension PagerOptions {
         case FROSTLINE_GUARD_AUTO.rawValue: chosen = .automatic
         case FROSTLINE_GUARD_MOVE.rawValue: chosen = .move
         case FROSTLINE_GUARD_MINOR.rawValue: chosen = .minor
+        case FROSTLINE_GUARD_FREEZE.rawValue: chosen = .freeze
+        case FROSTLINE_GUARD_WRITE_PROTECT.rawValue: chosen = .writeProtect
         default:
             throw SetupFailure(
                 .invalid,
-                unsafe "guard \(options.guard) is unknown; there are auto, move and minor")
+                unsafe "guard \(options.guard) is unknown; there are auto, move, minor, freeze and "
+                    + "write-protect")
         }
         let action: ReadErrorAction
         switch unsafe options.read_error {

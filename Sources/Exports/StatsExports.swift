@@ -30,7 +30,7 @@ private func snapshot(_ live: LivePager) -> frostline_stats {
     switch live.tracking {
     case .none: unsafe stats.tracker = cString("none")
     case .readWriteProtection: unsafe stats.tracker = cString("rwp")
-    case .writeProtection: unsafe stats.tracker = cString("wp")
+    case .writeProtection, .synchronousWriteProtection: unsafe stats.tracker = cString("wp")
     }
     unsafe stats.guard = cString(live.guardNames)
     unsafe stats.store = cString(live.storeName)

@@ -1,12 +1,29 @@
+/// What an access was stopped by.
+public enum FaultKind: Sendable {
+    /// No page is there.
+    case missing
+    /// Shared memory: the page is in its file, and not mapped.
+    case minor
+    /// The page is write-protected, and the access a write.
+    case writeProtected
+    /// The page is protected against any access.
+    case readWriteProtected
+
+    /// The page was there, and only protected.
+    public var isProtection: Bool { self == .writeProtected || self == .readWriteProtected }
+}
+
 /// What one fault message says.
 public struct FaultMessage: Sendable {
     /// Page-aligned.
     public var address: UInt64
+    public var kind: FaultKind
     /// The access was a write. False says nothing: KVM may ask for write access later.
     public var isWrite: Bool
 
-    public init(address: UInt64, isWrite: Bool) {
+    public init(address: UInt64, kind: FaultKind = .missing, isWrite: Bool) {
         self.address = address
+        self.kind = kind
         self.isWrite = isWrite
     }
 }
@@ -117,6 +134,13 @@ public protocol KernelPort: AnyObject, Sendable {
     /// Arms present pages: their next touch is noted (UFFDIO_RWPROTECT, or
     /// UFFDIO_WRITEPROTECT where only writes are). Holes are skipped.
     func arm(start: UInt64, length: UInt64) -> Errno?
+    /// Lifts the protection of pages, armed or not, and wakes whoever waits for them
+    /// (UFFDIO_RWPROTECT or UFFDIO_WRITEPROTECT, mode 0). Holes are skipped.
+    func disarm(start: UInt64, length: UInt64) -> Placement
+    /// From now on an access to an armed page waits and is a message, on the whole
+    /// userfaultfd; or, with false, is only noted again, which wakes all who wait
+    /// (UFFDIO_SET_MODE). Where only writes are tracked it is fixed at the start.
+    func setSynchronous(_ isSynchronous: Bool) -> Errno?
     /// Makes a huge page of 512 present pages (MADV_COLLAPSE). They count as touched.
     func collapse(start: UInt64) -> Errno?
     /// Reports present pages in runs. Without tracking every run is untouched.
@@ -127,6 +151,9 @@ public protocol KernelPort: AnyObject, Sendable {
     /// UFFDIO_MOVE: pages change their address, atomically and without a copy.
     /// The target must be registered with the same userfaultfd and empty there.
     func move(from source: UInt64, to target: UInt64, length: UInt64) -> MoveResult
+    /// MADV_DONTNEED on private memory of the guest: the pages are gone. Wakes nobody. On
+    /// failure some may be gone.
+    func discard(start: UInt64, length: UInt64) -> Errno?
     /// MADV_DONTNEED on a mapping of shared memory: the pages are not mapped there any
     /// more, and stay in their file.
     func zap(start: UInt64, length: UInt64) -> Errno?

@@ -58,22 +58,43 @@ extension LinuxKernel: KernelPort {
         switch tracking {
         case .none: .invalid
         case .readWriteProtection: .from(clinux_uffd_arm(faults.number, start, length))
-        case .writeProtection: .from(clinux_uffd_arm_writes(faults.number, start, length))
+        case .writeProtection, .synchronousWriteProtection:
+            .from(clinux_uffd_arm_writes(faults.number, start, length))
         }
     }
 
+    public func disarm(start: UInt64, length: UInt64) -> Placement {
+        switch tracking {
+        case .none: .failed(.invalid)
+        case .readWriteProtection:
+            Self.placement(clinux_uffd_disarm(faults.number, start, length, true))
+        case .writeProtection, .synchronousWriteProtection:
+            Self.placement(clinux_uffd_disarm_writes(faults.number, start, length, true))
+        }
+    }
+
+    public func setSynchronous(_ isSynchronous: Bool) -> Errno? {
+        guard tracking == .readWriteProtection else { return .invalid }
+        return .from(
+            clinux_uffd_set_mode(
+                faults.number, isSynchronous ? 0 : uffdFeatureRWPAsync,
+                isSynchronous ? uffdFeatureRWPAsync : 0))
+    }
+
     public func collapse(start: UInt64) -> Errno? {
-        if let errno = disarm(start: start, length: UInt64(hugePageSize)) { return errno }
+        if let errno = disarmQuietly(start: start, length: UInt64(hugePageSize)) { return errno }
         let address = unsafe UnsafeMutableRawPointer(bitPattern: UInt(start))
         return .from(unsafe clinux_collapse(address, UInt64(hugePageSize)))
     }
 
-    /// MADV_COLLAPSE refuses armed pages (EINVAL).
-    private func disarm(start: UInt64, length: UInt64) -> Errno? {
+    /// MADV_COLLAPSE refuses armed pages (EINVAL). Whoever waits is woken by the answer to
+    /// its message.
+    private func disarmQuietly(start: UInt64, length: UInt64) -> Errno? {
         switch tracking {
         case .none: nil
-        case .readWriteProtection: .from(clinux_uffd_disarm(faults.number, start, length))
-        case .writeProtection: .from(clinux_uffd_disarm_writes(faults.number, start, length))
+        case .readWriteProtection: .from(clinux_uffd_disarm(faults.number, start, length, false))
+        case .writeProtection, .synchronousWriteProtection:
+            .from(clinux_uffd_disarm_writes(faults.number, start, length, false))
         }
     }
 
@@ -114,6 +135,10 @@ extension LinuxKernel: KernelPort {
             case let errno?: .failed(errno)
             }
         return MoveResult(moved: moved, stop: stop)
+    }
+
+    public func discard(start: UInt64, length: UInt64) -> Errno? {
+        unsafe .from(clinux_release(UnsafeMutableRawPointer(bitPattern: UInt(start)), length))
     }
 
     public func zap(start: UInt64, length: UInt64) -> Errno? {
@@ -170,11 +195,20 @@ extension LinuxKernel: KernelPort {
             let count = unsafe clinux_uffd_read(self.faults.number, raw.baseAddress!, Int32(raw.count))
             precondition(count >= 0, "reading our own userfaultfd failed")
             for index in 0..<Int(count) {
+                let flags = unsafe raw[index].flags
                 unsafe faults[index] = FaultMessage(
-                    address: raw[index].address, isWrite: raw[index].flags & uffdFaultWrite != 0)
+                    address: raw[index].address, kind: Self.kind(flags),
+                    isWrite: flags & uffdFaultWrite != 0)
             }
             return Int(count)
         }
+    }
+
+    @inline(__always)
+    private static func kind(_ flags: UInt64) -> FaultKind {
+        if flags & uffdFaultWP != 0 { return .writeProtected }
+        if flags & uffdFaultRWP != 0 { return .readWriteProtected }
+        return flags & uffdFaultMinor != 0 ? .minor : .missing
     }
 
     public func populate(start: UInt64, length: UInt64) -> Errno? {

@@ -1,5 +1,5 @@
-/// How the kernel notes touches of guest memory. All are asynchronous: the access that is
-/// noted does not wait for us.
+/// How the kernel notes touches of guest memory. All but one are asynchronous: the access
+/// that is noted does not wait for us.
 public enum PageTracking: Equatable, Sendable {
     /// Not at all.
     case none
@@ -7,6 +7,9 @@ public enum PageTracking: Equatable, Sendable {
     case readWriteProtection
     /// Writes only (userfaultfd WP, Linux 6.7): a page that is only read looks cold.
     case writeProtection
+    /// Writes only, and the first write to an armed page waits for us (userfaultfd WP
+    /// without its asynchronous mode): what the guard `write-protect` stands on.
+    case synchronousWriteProtection
 
     /// Asked of UFFDIO_API. The asynchronous mode stands only beside the plain one.
     var features: UInt64 {
@@ -14,6 +17,7 @@ public enum PageTracking: Equatable, Sendable {
         case .none: 0
         case .readWriteProtection: uffdFeatureRWP | uffdFeatureRWPAsync
         case .writeProtection: uffdFeatureWP | uffdFeatureWPAsync
+        case .synchronousWriteProtection: uffdFeatureWP
         }
     }
 
@@ -21,16 +25,17 @@ public enum PageTracking: Equatable, Sendable {
         switch self {
         case .none: 0
         case .readWriteProtection: uffdRegisterRWP
-        case .writeProtection: uffdRegisterWP
+        case .writeProtection, .synchronousWriteProtection: uffdRegisterWP
         }
     }
 
-    /// What PAGEMAP_SCAN reports of a page that was touched since it was armed.
+    /// What PAGEMAP_SCAN reports of a page that was touched since it was armed. It goes by
+    /// the protection bit of the page table, in either mode.
     var touchedCategory: UInt64 {
         switch self {
         case .none: 0
         case .readWriteProtection: pageIsAccessed
-        case .writeProtection: pageIsWritten
+        case .writeProtection, .synchronousWriteProtection: pageIsWritten
         }
     }
 }

@@ -342,10 +342,45 @@ static void refuses_guard(uint32_t guard, int sharing, const char *reason)
     munmap(info.address, MIB);
 }
 
+/* Pages private memory guarded by write protection, and takes no shared memory. */
+static void guards_by_write_protection(void)
+{
+    frostline_options options = good_options();
+    options.guard = FROSTLINE_GUARD_WRITE_PROTECT;
+    options.tracker = FROSTLINE_TRACKER_AUTO;
+    frostline_host host = silent_host();
+    frostline_pager *pager;
+    frostline_block *block;
+    char error[512] = "";
+    check(api.create(&options, &host, &pager, error, sizeof error) == 0, "guard write-protect is taken", error);
+    check(strcmp(stats_of(pager).guard, "write-protect") == 0 && strcmp(stats_of(pager).tracker, "wp") == 0, "and named, with the tracker it needs", "");
+    frostline_block_info info;
+    memset(&info, 0, sizeof info);
+    info.struct_size = sizeof info;
+    info.page_size = (uint32_t)PAGE;
+    info.name = "block";
+    info.length = MIB;
+    info.address = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    check(api.attach(pager, &info, &block, error, sizeof error) == -EOPNOTSUPP && strstr(error, "shared memory"), "shared memory is refused then", error);
+    munmap(info.address, MIB);
+    info.address = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    check(api.attach(pager, &info, &block, error, sizeof error) == 0, "private memory is taken", error);
+    api.detach(block);
+    api.destroy(pager);
+    munmap(info.address, MIB);
+}
+
 static void refuses_blocks(void)
 {
     refuses_guard(FROSTLINE_GUARD_MOVE, MAP_SHARED, "guard move was demanded");
     refuses_guard(FROSTLINE_GUARD_MINOR, MAP_PRIVATE, "guard minor was demanded");
+    frostline_options guarded = good_options();
+    guarded.guard = FROSTLINE_GUARD_WRITE_PROTECT;
+    guarded.tracker = FROSTLINE_TRACKER_NONE;
+    refuses(guarded, -EOPNOTSUPP, "use tracker wp or auto");
+    guarded.guard = FROSTLINE_GUARD_FREEZE;
+    refuses(guarded, -EOPNOTSUPP, "use tracker rwp or auto");
+    guards_by_write_protection();
     frostline_options options = good_options();
     frostline_host host = silent_host();
     frostline_pager *pager;

@@ -36,21 +36,51 @@ struct ForcedEvictionTests {
         try run(.compressed, memory: .shared, tracker: tracker, evictions: evictionsWanted(100_000))
     }
 
+    @Test("keep every write of several writers: guard write-protect, compressed store")
+    func writeProtected() throws {
+        try run(
+            .compressed, tracker: .writeProtection, guard: .writeProtect,
+            evictions: evictionsWanted(200_000))
+    }
+
+    @Test("keep every write of several writers: guard write-protect, file store")
+    func writeProtectedFile() throws {
+        let path = temporaryPath("forced-eviction-write-protect")
+        try run(
+            .file(path: path, size: 512 << 20), tracker: .automatic, guard: .writeProtect,
+            evictions: evictionsWanted(50_000))
+    }
+
+    /// Only where the kernel has read-write protection: in the lab.
+    @Test(
+        "keep every write of several writers: read-write protection",
+        .enabled(if: hasReadWriteProtection, "this kernel has no userfaultfd read-write protection"),
+        arguments: [
+            (MemoryKind.privateAnonymous, PagerOptions.GuardChoice.move), (.privateAnonymous, .freeze),
+            (.shared, .minor), (.shared, .freeze),
+        ])
+    func readWriteProtected(memory: MemoryKind, guard: PagerOptions.GuardChoice) throws {
+        try run(
+            .compressed, memory: memory, tracker: .readWriteProtection, guard: `guard`,
+            evictions: evictionsWanted(200_000))
+    }
+
     private func run(
         _ store: PagerOptions.StoreChoice, memory kind: MemoryKind = .privateAnonymous,
-        tracker: PagerOptions.TrackerChoice = .none, evictions: UInt64
+        tracker: PagerOptions.TrackerChoice = .none, guard: PagerOptions.GuardChoice = .automatic,
+        evictions: UInt64
     ) throws {
         let seed = seedForThisRun()
         let log = HostLog()
         let live = try LivePager(
             PagerOptions(
-                tracker: tracker, store: store, readErrorAction: .stop,
+                tracker: tracker, guard: `guard`, store: store, readErrorAction: .stop,
                 limit: Settings.limitMin, idleAge: 0),
             host: log.host)
         let memory = try VersionedMemory(pageCount: (96 << 20) / pageSize, kind)
         defer { memory.keepUntilHere() }
         let region = try live.attach(name: "ram", start: memory.start, length: memory.length)
-        #expect(region.guard == (kind == .shared ? .minor : .move))
+        #expect(region.guard == expectedGuard(`guard`, kind))
         let writers = Writers(memory, count: 3, seed: seed) { page in
             live.pager.beginDiscard(region, pages: page..<page + 1)
             memory.drop(page)
@@ -78,6 +108,16 @@ struct ForcedEvictionTests {
         live.pager.detach(region)
         #expect(counters.evictedPages == 0, "a detached block leaves nothing in the store")
         live.stop()
+    }
+}
+
+private let hasReadWriteProtection = (try? KernelFeatures.probe().readWriteProtection) ?? false
+
+private func expectedGuard(_ choice: PagerOptions.GuardChoice, _ kind: MemoryKind) -> Guard {
+    switch choice {
+    case .automatic, .move, .minor: kind == .shared ? .minor : .move
+    case .freeze: kind == .shared ? .freezeShared : .freeze
+    case .writeProtect: .writeProtect
     }
 }
 

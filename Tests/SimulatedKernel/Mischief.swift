@@ -16,6 +16,12 @@ public struct Mischief: Equatable, Sendable {
     public var punchFailure = 0
     /// MADV_REMOVE finds a huge page in use, and fills its part of it with zeros.
     public var punchOnlyErases = 0
+    /// A page of shared memory loses its mapping, and with it its arming.
+    public var vanishes = 0
+    /// MADV_DONTNEED on private memory fails half way.
+    public var discardFailure = 0
+    /// UFFDIO_SET_MODE fails.
+    public var modeFailure = 0
     /// ENOMEM from UFFDIO_REGISTER.
     public var watchFailure = 0
     /// An error from UFFDIO_RWPROTECT.
@@ -39,7 +45,8 @@ public struct Mischief: Equatable, Sendable {
 
     static let kinds: [WritableKeyPath<Mischief, Int> & Sendable] = [
         \.placementBusy, \.placementFailure, \.moveAgain, \.moveFailure, \.watchFailure,
-        \.zapFailure, \.swappedOut, \.punchFailure, \.punchOnlyErases, \.armFailure, \.signal, \.shortScan,
+        \.zapFailure, \.swappedOut, \.punchFailure, \.punchOnlyErases, \.vanishes, \.discardFailure,
+        \.modeFailure, \.armFailure, \.signal, \.shortScan,
         \.readError, \.shortRead, \.writeError, \.noSpace,
         \.shortWrite, \.submitError,
     ]
@@ -72,6 +79,20 @@ public enum Sabotage: CaseIterable, Sendable {
     case continueMapsNothing
     /// Punched pages stay in their file.
     case punchDoesNothing
+    /// Writes to write-protected pages go on, as if they were asynchronous.
+    case writesPassProtection
+    /// Arming a page of private memory drops it: before the store has it.
+    case armingDropsPages
+    /// Lifting a page's protection wakes nobody.
+    case disarmingWakesNobody
+    /// A scan finds no page touched.
+    case scanMissesTouches
+    /// Switching to synchronous mode is answered, and accesses go on unnoticed.
+    case modeStaysAsynchronous
+    /// Switching back takes the messages of those who wait along, and wakes nobody.
+    case modeLosesWaiters
+    /// MADV_DONTNEED on private memory does nothing.
+    case discardDoesNothing
     /// A placed page wakes nobody.
     case placementWakesNobody
     /// WAKE wakes nobody.

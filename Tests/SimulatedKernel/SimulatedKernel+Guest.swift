@@ -13,7 +13,12 @@ extension SimulatedKernel {
         while true {
             switch space[page].state {
             case .present:
-                space.touch(page, at: scheduler.now)
+                if let kind = obstacle(space, page, isWrite: isWrite) {
+                    sleep(Sleeper(space, page, kind, isWrite: isWrite))
+                    continue
+                }
+                // Reads leave a page that is protected against writes as it is.
+                if protection == .readWrite || isWrite { space.touch(page, at: scheduler.now) }
                 body()
                 return .done
             case .poisoned:
@@ -21,7 +26,8 @@ extension SimulatedKernel {
             case .absent where !space[page].missing:
                 space.fill(page)
             case .absent:
-                sleep(Sleeper(space, page, isWrite: isWrite))
+                let kind: FaultKind = space[page].cached ? .minor : .missing
+                sleep(Sleeper(space, page, kind, isWrite: isWrite))
             }
         }
     }

@@ -116,6 +116,22 @@ extension SimulatedKernel {
         if space[page].state != .present { scheduler.fail("a page was copied out of empty staging") }
     }
 
+    public func discard(start: UInt64, length: UInt64) -> Errno? {
+        scheduler.step()
+        let space = space(at: start)
+        let pages = space.pages(start, length)
+        if space.isShared { scheduler.fail("shared memory is discarded: it would stay in its file") }
+        note("discard", pages.lowerBound, pages.count)
+        let fails = strikes(\.discardFailure)
+        let end = fails ? pages.lowerBound + scheduler.random.below(pages.count) : pages.upperBound
+        for page in pages.lowerBound..<end where sabotage != .discardDoesNothing {
+            onLeaving(space, page)
+            space.clear(page)
+        }
+        scheduler.step()
+        return fails ? .invalid : nil
+    }
+
     public func release(start: UInt64, length: UInt64) {
         scheduler.step()
         let space = space(at: start)

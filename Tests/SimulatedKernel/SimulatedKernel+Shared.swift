@@ -30,8 +30,9 @@ extension SimulatedKernel {
         let space = space(at: start)
         let pages = space.pages(start, length)
         for (index, page) in pages.enumerated() {
-            // A page may be swapped out, and comes back by itself.
-            cached[index] = space[page].cached && !strikes(\.swappedOut) ? 1 : 0
+            // A page may be swapped out when nobody has it mapped, and comes back by itself.
+            let isSwapped = space[page].state != .present && strikes(\.swappedOut)
+            cached[index] = space[page].cached && !isSwapped ? 1 : 0
         }
         note("in core", pages.lowerBound, pages.count)
         return nil

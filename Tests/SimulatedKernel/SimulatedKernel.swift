@@ -1,7 +1,7 @@
 import Kernel
 
-/// A kernel that runs in memory by the rules of the real one (userfaultfd with
-/// missing and minor faults, MOVE and asynchronous RWP), as measured on Linux 7.3 and
+/// A kernel that runs in memory by the rules of the real one (userfaultfd with missing and
+/// minor faults, MOVE, RWP in both modes, synchronous WP), as measured on Linux 7.3 and
 /// 6.18. Each call is a place where other actors may get in between, and where mischief may strike.
 ///
 /// All members are for the holder of the scheduler's token.
@@ -10,6 +10,10 @@ public final class SimulatedKernel: KernelPort, @unchecked Sendable {
     public var mischief: Mischief
     public let sabotage: Sabotage?
     public let disk: SimulatedDisk?
+    /// What an armed page is protected against.
+    public let protection: Protection
+    /// An access to a page that is protected against it waits, instead of being noted.
+    public internal(set) var isSynchronous: Bool
     public internal(set) var spaces: [Space] = []
     /// Accesses that sleep until a page comes.
     var sleepers: [Sleeper] = []
@@ -20,23 +24,35 @@ public final class SimulatedKernel: KernelPort, @unchecked Sendable {
     /// Told of each page that leaves the guest.
     public var onLeaving: (Space, Int) -> Void = { _, _ in }
 
+    public enum Protection: Sendable {
+        /// Reads and writes, asynchronous at first.
+        case readWrite
+        /// Writes, synchronous throughout.
+        case write
+    }
+
     final class Sleeper {
         let space: Space
         let page: Int
+        let kind: FaultKind
         let isWrite: Bool
         var isReported = false
         var isAwake = false
 
-        init(_ space: Space, _ page: Int, isWrite: Bool) {
+        init(_ space: Space, _ page: Int, _ kind: FaultKind, isWrite: Bool) {
             self.space = space
             self.page = page
+            self.kind = kind
             self.isWrite = isWrite
         }
     }
 
     public init(
-        scheduler: Scheduler, mischief: Mischief, sabotage: Sabotage?, disk: SimulatedDisk?
+        scheduler: Scheduler, mischief: Mischief, sabotage: Sabotage?, disk: SimulatedDisk?,
+        protection: Protection = .readWrite
     ) {
+        self.protection = protection
+        isSynchronous = protection == .write
         self.scheduler = scheduler
         self.mischief = mischief
         self.sabotage = sabotage
@@ -109,58 +125,6 @@ public final class SimulatedKernel: KernelPort, @unchecked Sendable {
         return nil
     }
 
-    // MARK: Tracking
-
-    public func arm(start: UInt64, length: UInt64) -> Errno? {
-        scheduler.step()
-        let space = space(at: start)
-        let pages = space.pages(start, length)
-        if strikes(\.armFailure) { return .again }
-        for page in pages where !space[page].tracked { return .noSuchEntry }
-        for page in pages where space[page].isHuge {
-            if let whole = space.hugePage(of: page), whole != whole.clamped(to: pages) { space.split(page) }
-        }
-        for page in pages where space[page].state == .present {
-            // There is no atomic scan-and-arm: a touch since the scan goes unnoticed.
-            if space[page].touchedAt > space[page].scannedAt { space[page].touchedAt = space[page].idleSince }
-            space[page].armed = true
-        }
-        note("arm", pages.lowerBound, pages.count)
-        return nil
-    }
-
-    public func scan(
-        start: UInt64, end: UInt64, tracked: Bool, into runs: UnsafeMutableBufferPointer<ScanRun>
-    ) -> ScanResult {
-        scheduler.step()
-        let space = space(at: start)
-        let capacity = strikes(\.shortScan) ? 1 : runs.count
-        var count = 0
-        for page in space.pages(start, end - start) {
-            // Shared memory that is not mapped was not touched, which is news as well.
-            guard space[page].state == .present || space.isShared && space[page].cached else { continue }
-            space[page].idleSince = space[page].touchedAt
-            space[page].scannedAt = scheduler.now
-            guard space[page].state == .present else { continue }
-            let touched = tracked && space[page].tracked && !space[page].armed
-            let isHuge = tracked && space[page].isHuge
-            let address = space.address(of: page)
-            if count > 0,
-                runs[count - 1].end == address && runs[count - 1].touched == touched
-                    && runs[count - 1].isHuge == isHuge
-            {
-                runs[count - 1].end = address + UInt64(pageSize)
-                continue
-            }
-            if count == capacity { return .runs(count: count, walkedTo: runs[count - 1].end) }
-            runs[count] = ScanRun(
-                start: address, end: address + UInt64(pageSize), touched: touched, isHuge: isHuge)
-            count += 1
-        }
-        note("scan", count)
-        return .runs(count: count, walkedTo: end)
-    }
-
     // MARK: Faults
 
     public func wake(start: UInt64, length: UInt64) {
@@ -186,7 +150,8 @@ public final class SimulatedKernel: KernelPort, @unchecked Sendable {
             if scheduler.random.chance(200) { continue }
             sleeper.isReported = true
             faults[count] = FaultMessage(
-                address: sleeper.space.address(of: sleeper.page), isWrite: sleeper.isWrite)
+                address: sleeper.space.address(of: sleeper.page), kind: sleeper.kind,
+                isWrite: sleeper.isWrite)
             note("fault", sleeper.page)
             count += 1
         }
@@ -208,6 +173,7 @@ public final class SimulatedKernel: KernelPort, @unchecked Sendable {
     private func submit(_ transfer: Transfer, _ queue: TransferQueue) -> Errno? {
         scheduler.step()
         if strikes(\.submitError) { return .busy }
+        checkOwnRead(transfer.memory, transfer.length)
         note("submit", Int(transfer.offset) / pageSize, transfer.length / pageSize)
         disk!.submit(transfer, queue, self)
         return nil

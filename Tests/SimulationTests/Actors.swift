@@ -162,14 +162,16 @@ extension World {
             let page = first + scheduler.random.below(pages.count)
             // A discard takes the page from the device as well.
             let discardsBefore = block.openDiscards.isEmpty ? block.discardCount : -1
-            let access = readPage(block, page)
+            // What a device will write is looked up for writing.
+            let isWrite = scheduler.random.chance(500)
+            let access = kernel.access(block.space, page, isWrite: isWrite) { verify(block, page) }
             for _ in 0..<scheduler.random.below(30) where access == .done {
                 scheduler.step()
                 if block.discardCount != discardsBefore { break }
                 if !block.space.holds(page) {
                     scheduler.fail("page \(page) left the guest during a transfer")
                 }
-                if scheduler.random.chance(200) { write(block, page) }
+                if isWrite, scheduler.random.chance(200) { write(block, page) }
             }
             pager.endTransfer(block.region, pages: pages)
             if scheduler.random.chance(300) { doze() }
@@ -185,7 +187,8 @@ extension World {
             guard
                 let block = try? Block(
                     name: "dimm", pageCount: pageCount, leadingPages: leadingPages,
-                    isShared: scheduler.random.chance(500), &scheduler.random)
+                    isShared: plan.guardChoice != .writeProtect && scheduler.random.chance(500),
+                    plan.guardChoice, &scheduler.random)
             else { scheduler.fail("no memory for the simulation") }
             kernel.add(block.space)
             hotplugged = block

@@ -41,14 +41,16 @@ extension World {
                 block.space.holds(page) || pte.version == 0 || isStaged(block, page),
                 "a page is lost on its way")
         case .staged:
-            require(pte.state == .absent, "a staged page is in the guest")
+            require(pte.state == .absent || isProtected(block, page), "a staged page is in the guest")
             require(isStaged(block, page), "a staged page is not where it was taken to")
         case .rescuing:
             require(
                 pte.state == .present || isStaged(block, page),
                 "a page was freed while it is put back")
         case .punching:
-            require(pte.state == .absent, "a page is in the guest while it is punched")
+            require(
+                pte.state == .absent || isProtected(block, page), "a page is in the guest while it is punched"
+            )
         case .stored, .arriving:
             require(pte.state == .absent, "a stored page is in the guest")
             require(!pte.cached || pte.unpunched, "a stored page is still in its file")
@@ -62,8 +64,17 @@ extension World {
         }
     }
 
+    /// The page is where it was, and a write to it waits.
+    private func isProtected(_ block: Block, _ page: Int) -> Bool {
+        switch block.region.guard {
+        case .move, .minor, .freeze: false
+        case .freezeShared, .writeProtect: block.space[page].armed && kernel.isSynchronous
+        }
+    }
+
     private func isStaged(_ block: Block, _ page: Int) -> Bool {
         if block.space.isShared { return block.space[page].cached }
+        if block.region.guard == .writeProtect { return block.space[page].state == .present }
         guard let staging = kernel.spaces.first(where: { !$0.isGuest }) else { return false }
         let pte = staging[block.region.positionInHugePage(page)]
         return pte.state == .present && pte.version == block.space[page].version

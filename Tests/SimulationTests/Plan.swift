@@ -2,12 +2,17 @@ import Engine
 import Kernel
 import SimulatedKernel
 
+/// The guards that a pager may be told to use.
+enum GuardChoice: CaseIterable { case automatic, freeze, writeProtect }
+
 /// What a seed stands for: the whole set-up of one simulated run.
 struct Plan {
     var pageCount: Int
     /// Pages between a huge page's boundary and the block.
     var leadingPages: Int
     var tracking: Bool
+    /// What guard is demanded of the pager.
+    var guardChoice: GuardChoice
     /// Touches of shared memory are found by unmapping it.
     var zapsShared: Bool
     /// Slots of a file store; nil for the compressed store.
@@ -46,8 +51,10 @@ struct Plan {
     init(from random: inout SplitMix) {
         pageCount = random.pick([24, 64, 64, 200, 600, 1100])
         leadingPages = random.chance(300) ? 0 : random.below(512)
-        tracking = random.chance(750)
-        zapsShared = random.chance(500)
+        guardChoice = random.pick([.automatic, .automatic, .freeze, .writeProtect])
+        // Both stand on it.
+        tracking = guardChoice != .automatic || random.chance(750)
+        zapsShared = guardChoice == .automatic && random.chance(500)
         slots = random.chance(500) ? random.pick([16, pageCount / 2 + 8, pageCount * 2]) : nil
         readErrorAction = random.chance(500) ? .stop : .machineCheck
         limit = random.chance(600) ? UInt64((random.below(120) + 8) * pageSize) : 0
@@ -60,13 +67,13 @@ struct Plan {
             PageContents(zero: 50, sameFilled: 10, compressible: 30),
         ])
         populated = random.pick([0, 50, 100])
-        isShared = random.chance(500)
+        isShared = guardChoice != .writeProtect && random.chance(500)
         isHuge = pageCount >= 512 && random.chance(300) && !isShared
         guests = 1 + random.below(3)
         discarders = random.below(3)
         isStorm = discarders > 0 && random.chance(300)
-        // The kernel refuses to move pinned pages; it punches them.
-        devices = isShared ? 0 : random.below(2)
+        // The kernel refuses to move pinned pages; it punches and drops them.
+        devices = isShared || guardChoice == .writeProtect ? 0 : random.below(2)
         transfers = random.below(3)
         hasHotplug = random.chance(300)
         hasOperator = random.chance(300)

@@ -17,12 +17,14 @@ final class Block {
     var isLeaving = false
 
     init(
-        name: String, pageCount: Int, leadingPages: Int, isShared: Bool, _ random: inout SplitMix
+        name: String, pageCount: Int, leadingPages: Int, isShared: Bool, _ choice: GuardChoice,
+        _ random: inout SplitMix
     ) throws(Errno) {
         space = try Space(
             name: name, pageCount: pageCount, leadingPages: leadingPages, isShared: isShared)
         region = try Region(
-            name: name, start: space.start, length: space.length, guard: isShared ? .minor : .move)
+            name: name, start: space.start, length: space.length,
+            guard: Self.chooseGuard(choice, isShared: isShared))
         if isShared { space.viewStart = region.viewAddress(of: 0) }
         var isUsed = [Bool](repeating: false, count: pageCount)
         for _ in 0..<6 {
@@ -35,6 +37,14 @@ final class Block {
             isUsed[page] = true
         }
         pagesInUse = (0..<pageCount).filter { isUsed[$0] }
+    }
+
+    private static func chooseGuard(_ choice: GuardChoice, isShared: Bool) -> Guard {
+        switch choice {
+        case .automatic: isShared ? .minor : .move
+        case .freeze: isShared ? .freezeShared : .freeze
+        case .writeProtect: .writeProtect
+        }
     }
 }
 
@@ -74,11 +84,12 @@ final class World: @unchecked Sendable {
         scheduler = Scheduler(random: random, settings: plan.scheduling, trace: trace)
         disk = try plan.slots.map { slots throws(Errno) in try SimulatedDisk(slots: slots) }
         kernel = SimulatedKernel(
-            scheduler: scheduler, mischief: .none, sabotage: sabotage, disk: disk)
+            scheduler: scheduler, mischief: .none, sabotage: sabotage, disk: disk,
+            protection: plan.guardChoice == .writeProtect ? .write : .readWrite)
         settings = Settings(unchecked: plan.limit, idleAge: plan.idleAge)
         block = try Block(
             name: "ram", pageCount: plan.pageCount, leadingPages: plan.leadingPages,
-            isShared: plan.isShared, &scheduler.random)
+            isShared: plan.isShared, plan.guardChoice, &scheduler.random)
         kernel.add(block.space)
         pager = try Pager(
             port: kernel, store: try makeStore(), settings: settings, host: host,

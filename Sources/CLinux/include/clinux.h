@@ -48,10 +48,12 @@ int clinux_uffd_continue(int fd, uint64_t start, uint64_t length);
 /* `moved` is set to the bytes moved before the call ended, also on failure. */
 int clinux_uffd_move(int fd, uint64_t to, uint64_t from, uint64_t length, uint64_t *moved);
 int clinux_uffd_arm(int fd, uint64_t start, uint64_t length);
-int clinux_uffd_disarm(int fd, uint64_t start, uint64_t length);
+int clinux_uffd_disarm(int fd, uint64_t start, uint64_t length, bool wake);
 /* The same against writes only. */
 int clinux_uffd_arm_writes(int fd, uint64_t start, uint64_t length);
-int clinux_uffd_disarm_writes(int fd, uint64_t start, uint64_t length);
+int clinux_uffd_disarm_writes(int fd, uint64_t start, uint64_t length, bool wake);
+/* Switches features on and off; Linux 7.3 knows RWP_ASYNC only. */
+int clinux_uffd_set_mode(int fd, uint64_t enable, uint64_t disable);
 /* Reads page-fault messages; returns how many, 0 when none is waiting. */
 int clinux_uffd_read(int fd, struct clinux_fault *faults, int capacity);
 

@@ -18,23 +18,41 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
     }
 
     /// Evicts those `candidates` that can be: distinct pages, ascending, all in one
-    /// huge page. Returns how many went to the store.
-    public func evict(_ region: Region, _ candidates: ArraySlice<Int>) -> Int {
+    /// huge page. `evenTouched`: they are wanted out even if they were touched since the last
+    /// look, which some guards could tell. Returns how many went to the store.
+    public func evict(
+        _ region: Region, _ candidates: ArraySlice<Int>, evenTouched: Bool = true
+    ) -> Int {
         guard let first = candidates.first, watch(region, chunk: region.chunk(of: first)) else {
             return 0
         }
         batch.removeAll()
-        // Announced before transfers are looked for: see `TransferCounts.begin`.
-        pager.leavingFrom.store(region.address(of: first), ordering: .sequentiallyConsistent)
-        if region.transfers.isNone(region.hugePage(of: first)) {
-            claim(region, candidates)
-            takeAll(region)
+        unlessTransferring(region, first) {
+            if pager.beforeTaking(region) {
+                claim(region, candidates)
+                takeAll(region, evenTouched: evenTouched)
+            }
+            pager.afterTaking(region)
         }
-        pager.leavingFrom.store(0, ordering: .sequentiallyConsistent)
         storeAll(region)
-        let evicted = commitAll(region)
+        var evicted = 0
+        if region.guard.leavesReadable {
+            // A transfer that began meanwhile found the page in its place.
+            unlessTransferring(region, first) { evicted = commitAll(region) }
+        } else {
+            evicted = commitAll(region)
+        }
         finish(region)
+        pager.afterBatch(region)
         return evicted
+    }
+
+    /// Takes a step that transfers must not come upon, if none is under way. Announced before
+    /// they are looked for: see `TransferCounts.begin`.
+    private func unlessTransferring(_ region: Region, _ page: Int, _ step: () -> Void) {
+        pager.leavingFrom.store(region.address(of: page), ordering: .sequentiallyConsistent)
+        if region.transfers.isNone(region.hugePage(of: page)) { step() }
+        pager.leavingFrom.store(0, ordering: .sequentiallyConsistent)
     }
 
     /// From the first eviction on, holes in the chunk must fault to us.
@@ -64,11 +82,11 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         }
     }
 
-    private func takeAll(_ region: Region) {
+    private func takeAll(_ region: Region, evenTouched: Bool) {
         var next = 0
         var tries = 0
         while next < batch.claimed.count {
-            let taken = pager.take(region, batch.run(from: next))
+            let taken = pager.take(region, batch.run(from: next), evenTouched: evenTouched)
             pager.counters.residentPages.subtract(taken.pages, ordering: .relaxed)
             pager.counters.stagedPages.add(taken.pages, ordering: .relaxed)
             for index in next..<next + taken.pages { settleTaken(region, batch.claimed[index]) }
@@ -84,7 +102,7 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
                 pager.counters.busyPages.increment()
                 settleLeft(region, batch.claimed[next])
                 next += 1
-            case .hole, .failed:
+            case .left:
                 settleLeft(region, batch.claimed[next])
                 next += 1
             }
@@ -185,9 +203,9 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         var committed = 0
         var run = 0..<0
         for (index, page) in batch.taken.enumerated() {
-            guard let locator = batch.locators[index],
-                commit(region, page, to: locator, isCopy: batch.areCopies[index])
-            else { continue }
+            guard let locator = batch.locators[index] else { continue }
+            batch.locators[index] = nil
+            guard commit(region, page, to: locator, isCopy: batch.areCopies[index]) else { continue }
             committed += 1
             if page != run.upperBound {
                 pager.letGo(region, run)
@@ -239,10 +257,13 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         }
     }
 
-    /// Ends the batch once no page's only copy is where it was taken to, and the fault
-    /// server reads none of it.
+    /// Ends the batch: drops what the store has of pages that stay after all, and waits until
+    /// no page's only copy is where it was taken to, and the fault server reads none of it.
     private func finish(_ region: Region) {
         guard let first = batch.taken.first, let last = batch.taken.last else { return }
+        for (locator, isCopy) in zip(batch.locators, batch.areCopies) where !isCopy {
+            if let locator { pager.store.drop(locator) }
+        }
         for page in batch.taken {
             while region.table[page].state == .rescuing || region.table[page].state == .staged {
                 // Staged still: neither the store nor the guest took it. It stays safe

@@ -147,7 +147,8 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
             evicted += pager.passLock.withLock { _ in
                 guard let region = pager.regions[slot], index < region.hugePageCount else { return 0 }
                 choose(region, index, &choice)
-                return evictor.evict(region, candidates[...])
+                return evictor.evict(
+                    region, candidates[...], evenTouched: choice.plan.takes(tracker.history.current))
             }
             if hadQuota, choice.isQuotaUsed { cursor = (begin + step + 1) % hugePages.count }
             guard mayGoOn else { break }

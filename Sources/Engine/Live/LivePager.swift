@@ -40,7 +40,7 @@ public final class LivePager: Sendable {
             throw SetupFailure(.invalid, error.reason)
         }
         let features = try Setup.probeKernel()
-        let tracking = try Setup.chooseTracking(options.tracker, features, options, host)
+        let tracking = try Setup.chooseTracking(options, features, host)
         if options.readErrorAction == .machineCheck, !features.poison {
             throw SetupFailure(
                 .notSupported,
@@ -190,6 +190,11 @@ public final class LivePager: Sendable {
 
     /// The guards of the attached blocks; any thread.
     public var guardNames: StaticString {
+        switch guardChoice {
+        case .freeze: return Guard.freeze.name
+        case .writeProtect: return Guard.writeProtect.name
+        case .automatic, .move, .minor: break
+        }
         let counters = pager.counters
         if counters.sharedBlocks.value == 0 { return Guard.move.name }
         return counters.sharedBlocks.value < counters.blocks.value ? "move,minor" : Guard.minor.name

@@ -3,7 +3,7 @@ import Kernel
 /// How a pager is wanted, after the C types are gone.
 public struct PagerOptions: Sendable {
     public enum TrackerChoice: Sendable { case automatic, readWriteProtection, writeProtection, none }
-    public enum GuardChoice: Sendable { case automatic, move, minor }
+    public enum GuardChoice: Sendable { case automatic, move, minor, freeze, writeProtect }
     public enum StoreChoice: Sendable {
         case compressed
         /// Size in bytes.

@@ -9,6 +9,15 @@ extension Setup {
         switch (kind, choice) {
         case (.privateAnonymous, .automatic), (.privateAnonymous, .move):
             return .move
+        case (.privateAnonymous, .freeze):
+            return .freeze
+        case (.privateAnonymous, .writeProtect):
+            return .writeProtect
+        case (.shared, .writeProtect):
+            throw SetupFailure(
+                .notSupported,
+                "guard write-protect was demanded, but block \(name) is shared memory, which stays "
+                    + "in its file when it is dropped; use share=off, or guard auto or minor")
         case (.privateAnonymous, .minor):
             throw SetupFailure(
                 .notSupported,
@@ -19,20 +28,60 @@ extension Setup {
                 .notSupported,
                 "guard move was demanded, but block \(name) is shared memory, which UFFDIO_MOVE "
                     + "does not move; use share=off, or guard auto or minor")
-        case (.shared, .automatic), (.shared, .minor):
+        case (.shared, .automatic), (.shared, .minor), (.shared, .freeze):
             guard features.minorShared else {
                 throw SetupFailure(
                     .notSupported,
                     "block \(name) is shared memory, which needs userfaultfd minor faults on shmem; "
                         + "use Linux 5.14 or later, or share=off")
             }
-            return .minor
+            return choice == .freeze ? .freezeShared : .minor
         case (.other(let other), _):
             throw SetupFailure(
                 .invalid,
                 "block \(name) is \(describe(other)); only private anonymous memory and unnamed "
                     + "shared memory can be paged: use memory-backend-ram or memory-backend-memfd")
         }
+    }
+
+    /// Pages are frozen by the protection that tracks them.
+    static func trackingForFreeze(
+        _ tracker: PagerOptions.TrackerChoice, _ features: KernelFeatures
+    ) throws(SetupFailure) -> PageTracking {
+        guard tracker == .automatic || tracker == .readWriteProtection else {
+            throw SetupFailure(
+                .notSupported,
+                "guard freeze was demanded, which stands on read-write protection, together with "
+                    + "another tracker; use tracker rwp or auto, or guard auto")
+        }
+        guard features.readWriteProtection else {
+            throw SetupFailure(
+                .notSupported,
+                "guard freeze was demanded, but this kernel has no userfaultfd read-write "
+                    + "protection: use Linux 7.3 or later, or guard auto")
+        }
+        return .readWriteProtection
+    }
+
+    /// A write must wait while its page is stored, so the protection may not resolve writes by
+    /// itself; a userfaultfd cannot do both.
+    static func trackingForWriteProtect(
+        _ tracker: PagerOptions.TrackerChoice, _ features: KernelFeatures
+    ) throws(SetupFailure) -> PageTracking {
+        guard tracker == .automatic || tracker == .writeProtection else {
+            throw SetupFailure(
+                .notSupported,
+                "guard write-protect was demanded, which stands on write protection, together with "
+                    + "another tracker; use tracker wp or auto, or guard auto")
+        }
+        // Both came with Linux 6.7: the scan that tells written pages, and this feature.
+        guard features.writeProtection else {
+            throw SetupFailure(
+                .notSupported,
+                "guard write-protect was demanded, but this kernel cannot tell which write-protected "
+                    + "pages were written: use Linux 6.7 or later, or guard auto")
+        }
+        return .synchronousWriteProtection
     }
 
     private static func describe(_ other: MemoryKind.Other) -> String {
@@ -50,8 +99,8 @@ extension Guard {
     /// What it guards, for a message.
     var memory: StaticString {
         switch self {
-        case .move: "private anonymous memory"
-        case .minor: "shared memory"
+        case .move, .freeze, .writeProtect: "private anonymous memory"
+        case .minor, .freezeShared: "shared memory"
         }
     }
 }

@@ -29,10 +29,19 @@ enum Setup {
         return features
     }
 
-    /// How to track.
+    /// How to track, and how the guard that is demanded, if one is, needs it.
     static func chooseTracking(
-        _ choice: PagerOptions.TrackerChoice, _ features: KernelFeatures, _ options: PagerOptions,
-        _ host: Host
+        _ options: PagerOptions, _ features: KernelFeatures, _ host: Host
+    ) throws(SetupFailure) -> PageTracking {
+        switch options.guard {
+        case .automatic, .move, .minor: return try chooseTracking(options.tracker, features, host)
+        case .freeze: return try trackingForFreeze(options.tracker, features)
+        case .writeProtect: return try trackingForWriteProtect(options.tracker, features)
+        }
+    }
+
+    private static func chooseTracking(
+        _ choice: PagerOptions.TrackerChoice, _ features: KernelFeatures, _ host: Host
     ) throws(SetupFailure) -> PageTracking {
         switch choice {
         case .none:

@@ -94,5 +94,8 @@ public struct EvictionPlan: Equatable, Sendable {
         return (bytes + demand.bytesFreedPerPage - 1) / demand.bytesFreedPerPage
     }
 
+    /// Whether pages with this stamp leave, all or some.
+    public func takes(_ stamp: UInt8) -> Bool { whole.contains(stamp) || quota > 0 && stamp == part }
+
     public var evictsNothing: Bool { whole.isEmpty && quota == 0 }
 }

@@ -6,21 +6,45 @@ public enum Guard: Sendable {
     /// The page is unmapped, stays in its file meanwhile, and faults as a minor fault.
     /// Shared memory.
     case minor
+    /// Accesses to armed pages wait while pages are moved. Private anonymous memory that is
+    /// tracked by read-write protection.
+    case freeze
+    /// The same for shared memory, whose pages stay in place until they are stored.
+    case freezeShared
+    /// Writes wait while the page is stored, and it is dropped then. Private anonymous
+    /// memory that is tracked by synchronous write protection.
+    case writeProtect
 
     public var name: StaticString {
         switch self {
         case .move: "move"
         case .minor: "minor"
+        case .freeze, .freezeShared: "freeze"
+        case .writeProtect: "write-protect"
         }
     }
 
-    /// What a page becomes when the store has it: with `minor`, its memory must still
-    /// be freed.
+    /// For shared memory: pages are in a file, mapped or not.
+    @inline(__always)
+    var isShared: Bool {
+        switch self {
+        case .minor, .freezeShared: true
+        case .move, .freeze, .writeProtect: false
+        }
+    }
+
+    /// The guest, and whoever looks pages up for a device, can read taken pages until the
+    /// store has them.
+    @inline(__always)
+    var leavesReadable: Bool { self == .writeProtect }
+
+    /// What a page becomes when the store has it: where it has not left the guest's memory
+    /// by then, that memory must still be freed.
     @inline(__always)
     var stateWhenStored: PageState {
         switch self {
-        case .move: .stored
-        case .minor: .punching
+        case .move, .freeze: .stored
+        case .minor, .freezeShared, .writeProtect: .punching
         }
     }
 }

@@ -15,8 +15,8 @@ public enum PageState: UInt64, Sendable {
     case leaving = 1
     /// Like `leaving`, and an access waits: the worker puts it back at once.
     case wanted = 2
-    /// Taken, and the only copy until the store has it: in staging, or in its file and
-    /// not mapped.
+    /// Taken, and the only copy until the store has it: in staging, in its file and not
+    /// mapped, or where it was and protected.
     case staged = 3
     /// Being put back from there.
     case rescuing = 4
@@ -26,13 +26,14 @@ public enum PageState: UInt64, Sendable {
     case arriving = 6
     /// Read, and being placed in the guest; or unreadable, and being poisoned.
     case placing = 7
-    /// A hole being filled with zeros, or a page of shared memory being mapped again.
+    /// A hole being filled with zeros, a page of shared memory being mapped again, or one
+    /// whose protection is being lifted.
     case filling = 8
     /// Between the begin and the end of a discard: has no contents.
     case discarding = 9
     /// Lost by the store and poisoned: an access is a machine check.
     case poisoned = 10
-    /// The store has it, and its file is being rid of it.
+    /// The store has it, and its file, or the guest, is being rid of it.
     case punching = 11
 
     /// Left by its own thread after one system call, so another may wait for that.

@@ -10,7 +10,7 @@ public final class Region: Sendable {
     public let length: UInt64
     /// How its pages are taken.
     public let `guard`: Guard
-    /// The second mapping of shared memory; nil for the guard `move`.
+    /// The second mapping of shared memory; nil for private memory.
     private let view: SharedView?
     /// From an address of the block to that of the same page in its second mapping.
     private let viewOffset: UInt64
@@ -34,14 +34,13 @@ public final class Region: Sendable {
         self.start = start
         self.length = length
         self.guard = `guard`
-        switch `guard` {
-        case .move:
-            view = nil
-            viewOffset = 0
-        case .minor:
+        if `guard`.isShared {
             let view = try SharedView(of: start, length: length)
             viewOffset = view.start &- start
             self.view = consume view
+        } else {
+            view = nil
+            viewOffset = 0
         }
         table = try PageTable(pageCount: pages)
         chunks = try ChunkTable(pageCount: pages)
@@ -65,7 +64,7 @@ public final class Region: Sendable {
     /// Where shared memory can be read without a fault.
     @inline(__always)
     public func viewAddress(of page: Int) -> UInt64 {
-        assert(`guard` == .minor)
+        assert(`guard`.isShared)
         return address(of: page) &+ viewOffset
     }
     @inline(__always)

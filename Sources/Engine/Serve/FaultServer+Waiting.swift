@@ -11,7 +11,8 @@ struct WaitingPages {
         case woken
     }
 
-    private(set) var pages: [(region: Region, page: Int)] = []
+    /// `isProtected`: the page is there, and its protection could not be lifted.
+    private(set) var pages: [(region: Region, page: Int, isProtected: Bool)] = []
     private let capacity: Int
     fileprivate(set) var overflow = Overflow.none
     /// Nanoseconds, on the kernel's clock.
@@ -26,13 +27,13 @@ struct WaitingPages {
     var isEmpty: Bool { pages.isEmpty && overflow == .none }
 
     /// True when the page was not waiting yet.
-    mutating func insert(_ region: Region, _ page: Int) -> Bool {
+    mutating func insert(_ region: Region, _ page: Int, isProtected: Bool) -> Bool {
         if contains(region, page) { return false }
         if pages.count == capacity {
             overflow = .some
             return false
         }
-        pages.append((region, page))
+        pages.append((region, page, isProtected))
         return true
     }
 
@@ -53,8 +54,8 @@ struct WaitingPages {
 
 extension FaultServer {
     /// Notes that an access to the page waits, and tells the host program the first time.
-    func park(_ region: Region, _ page: Int, _ errno: Errno) {
-        guard waiting.insert(region, page) else { return }
+    func park(_ region: Region, _ page: Int, _ errno: Errno, isProtected: Bool = false) {
+        guard waiting.insert(region, page, isProtected: isProtected) else { return }
         pager.counters.waitingPages.store(waiting.pages.count, ordering: .relaxed)
         pager.host.report(.readFailed(errno, region: region, page: page, poisoned: false))
     }
@@ -72,7 +73,7 @@ extension FaultServer {
         pager.serverEpoch.add(1, ordering: .sequentiallyConsistent)
         defer { pager.serverEpoch.add(1, ordering: .sequentiallyConsistent) }
         batchStart = pager.kernel.now()
-        for (region, page) in waiting.pages {
+        for (region, page, isProtected) in waiting.pages {
             guard isAttached(region) else {
                 noteBack(region, page)
                 continue
@@ -80,7 +81,7 @@ extension FaultServer {
             guard fetches.freeCount > 0 else { break }
             switch region.table[page].state {
             case .stored, .staged, .poisoned, .resident:
-                serve(region, page, isWrite: false)
+                serve(region, page, isWrite: false, isProtected: isProtected)
             case .leaving, .wanted, .rescuing, .punching, .arriving, .placing, .filling, .discarding:
                 break  // In somebody's hands: the next tick tells.
             }

@@ -70,18 +70,22 @@ import Kernel
             pager.kernel.wake(start: message.address, length: UInt64(pageSize))
             return
         }
-        serve(region, region.page(at: message.address), isWrite: message.isWrite)
+        serve(
+            region, region.page(at: message.address), isWrite: message.isWrite,
+            isProtected: message.kind.isProtection)
     }
 
     /// Every state has an answer; where another thread holds the page, that thread
-    /// wakes the access when it is done.
-    func serve(_ region: Region, _ page: Int, isWrite: Bool) {
+    /// wakes the access when it is done. `isProtected`: the page was there, the access only
+    /// not allowed.
+    func serve(_ region: Region, _ page: Int, isWrite: Bool, isProtected: Bool = false) {
         while true {
             let entry = region.table[page]
             switch entry.state {
             case .resident:
                 let filling = entry.becoming(.filling)
                 guard pager.transition(region, page, from: entry, to: filling) else { continue }
+                if isProtected { return lift(region, page, filling) }
                 return fill(region, page, filling, isWrite: isWrite)
             case .leaving:
                 guard pager.transition(region, page, from: entry, to: entry.becoming(.wanted)) else {
@@ -130,6 +134,21 @@ import Kernel
         }
         pager.settle(region, page, from: filling, to: filling.becoming(.resident))
         if case .failed(let errno) = placement { return park(region, page, errno) }
+        noteServed(region, page, since: batchStart)
+    }
+
+    /// Nobody takes the page, which was armed to learn of this access. In state `filling`, so
+    /// that the worker does not begin to take the page and find its protection lifted.
+    private func lift(_ region: Region, _ page: Int, _ filling: PageEntry) {
+        let placement = pager.lift(region, page)
+        if placement == .placed {
+            pager.counters.lifts.increment()
+            pager.touched(region, page)
+        }
+        pager.settle(region, page, from: filling, to: filling.becoming(.resident))
+        if case .failed(let errno) = placement {
+            return park(region, page, errno, isProtected: true)
+        }
         noteServed(region, page, since: batchStart)
     }
 

@@ -4,7 +4,7 @@ import Kernel
 extension Pager {
     /// The block's touches are found by unmapping: what is mapped at the next look was
     /// touched, reads included. Shared memory only, whose pages stay in their file.
-    func isZapped(_ region: Region) -> Bool { zapsShared && region.guard == .minor }
+    func isZapped(_ region: Region) -> Bool { zapsShared && region.guard.isShared }
 
     /// Makes the next touch of present pages known.
     func arm(_ region: Region, start: UInt64, length: UInt64) -> Errno? {
@@ -15,7 +15,7 @@ extension Pager {
     /// Pages that are not mapped. Those of shared memory may be in RAM all the same:
     /// untouched, not gone.
     func noteUnmapped(_ region: Region, _ pages: Range<Int>, stamp: UInt8) {
-        guard region.guard == .minor else { return region.ages.forget(pages) }
+        guard region.guard.isShared else { return region.ages.forget(pages) }
         for first in stride(from: pages.lowerBound, to: pages.upperBound, by: Self.pagesPerLook) {
             noteCached(region, first..<min(first + Self.pagesPerLook, pages.upperBound), stamp: stamp)
         }

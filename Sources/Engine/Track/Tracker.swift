@@ -45,7 +45,7 @@ import Kernel
             for stamp in returned.indices { returned[stamp] = 0 }
             visitDue(region)
             region.workingSet.note(returned: returned, history, at: lookedAt)
-            if let lookAge, region.guard == .move { mendDense(region, lookAge) }
+            if let lookAge, !region.guard.isShared { mendDense(region, lookAge) }
         }
         // A touch between the scan of a page and its arming is not noted: the span it
         // falls into ends only here, so that no page looks idle for longer than it was.
@@ -136,7 +136,7 @@ import Kernel
         for index in region.hugePage(of: pages.lowerBound)...region.hugePage(of: pages.upperBound - 1) {
             region.visits.visited(index, wasQuiet: false)
         }
-        guard isHuge, region.guard == .move else { return }
+        guard isHuge, !region.guard.isShared else { return }
         splitSome(region, region.address(of: pages.lowerBound)..<region.address(of: pages.upperBound))
     }
 
