@@ -1,0 +1,15 @@
+# No write is lost with any guard of a kernel with RWP: three threads write, check and discard
+# pages of the lab host's own memory, which leave as fast as they can be made to.
+# shellcheck shell=dash
+#lab: LAB_PROGRAM=.build/release/frostlinePackageTests.xctest LAB_TIMEOUT=240
+# shellcheck source=Tests/Lab/lib.sh
+. /lab/lib.sh
+
+# Emulated, everything takes much longer.
+export FROSTLINE_STRESS_DIVISOR="${FROSTLINE_STRESS_DIVISOR:-40}"
+/lab/program --testing-library swift-testing --filter readWriteProtected >/out/tests.log 2>&1 || {
+    grep -E '✘|↳|error' /out/tests.log || tail -n 20 /out/tests.log
+    fail "the native tests failed"
+}
+grep '^forced eviction' /out/tests.log
+expect_eq "guards without a mismatch" "$(grep -c '^forced eviction.* 0 mismatches' /out/tests.log)" 4
