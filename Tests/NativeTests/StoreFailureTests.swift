@@ -103,7 +103,14 @@ struct StoreFailureTests {
 
     /// A page that is in the file, once eviction has come to rest.
     private func storedPage(_ live: LivePager, _ region: Region) -> Int? {
-        waitUntil { live.pager.counters.filePages.value > Self.pages / 2 }
+        let counters = live.pager.counters
+        waitUntil { counters.filePages.value > Self.pages / 2 }
+        // A page that is being prefetched is none.
+        var before: UInt64 = .max
+        waitUntil {
+            defer { before = counters.evictions.value + counters.fetches.value }
+            return before == counters.evictions.value + counters.fetches.value
+        }
         return (0..<Self.pages).last {
             region.table[$0].state == .stored
                 && Locator(payload: region.table[$0].payload).tier == .file
