@@ -247,12 +247,12 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         if errno == nil { region.ages[page] = AgeMap.kept }
     }
 
-    /// The store did not take the page: back to the guest. The copy looks touched, so it
-    /// is not tried again before it has been idle once more.
-    private func giveBack(_ region: Region, _ page: Int) {
+    /// The store did not take the page, or it may not leave: back to the guest. It looks
+    /// touched, so it is not tried again before it has been idle once more.
+    private func giveBack(_ region: Region, _ page: Int, isRefused: Bool = true) {
         let entry = region.table[page]
         guard entry.state == .staged else { return }
-        if case .rescued = pager.rescue(region, page, from: entry) {
+        if case .rescued = pager.rescue(region, page, from: entry), isRefused {
             pager.counters.returnedPages.increment()
         }
     }
@@ -261,14 +261,15 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
     /// no page's only copy is where it was taken to, and the fault server reads none of it.
     private func finish(_ region: Region) {
         guard let first = batch.taken.first, let last = batch.taken.last else { return }
-        for (locator, isCopy) in zip(batch.locators, batch.areCopies) where !isCopy {
-            if let locator { pager.store.drop(locator) }
-        }
-        for page in batch.taken {
+        for (index, page) in batch.taken.enumerated() {
+            let locator = batch.locators[index]
+            if let locator, !batch.areCopies[index] { pager.store.drop(locator) }
             while region.table[page].state == .rescuing || region.table[page].state == .staged {
                 // Staged still: neither the store nor the guest took it. It stays safe
                 // where it is; the guest must take it in the end.
-                if region.table[page].state == .staged { giveBack(region, page) }
+                if region.table[page].state == .staged {
+                    giveBack(region, page, isRefused: locator == nil)
+                }
                 pager.kernel.pause()
             }
         }
