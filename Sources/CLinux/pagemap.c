@@ -18,7 +18,7 @@ int clinux_pagemap_open(void)
     return fd >= 0 ? fd : -errno;
 }
 
-int clinux_pagemap_scan(int fd, uint64_t start, uint64_t end, uint64_t mask,
+int clinux_pagemap_scan(int fd, uint64_t start, uint64_t end, uint64_t anyof,
                         uint64_t return_mask, struct clinux_page_region *regions,
                         int capacity, uint64_t *walk_end)
 {
@@ -28,7 +28,7 @@ int clinux_pagemap_scan(int fd, uint64_t start, uint64_t end, uint64_t mask,
         .end = end,
         .vector = (uint64_t)(uintptr_t)regions,
         .vector_length = (uint64_t)capacity,
-        .mask = mask,
+        .anyof = anyof,
         .return_mask = return_mask,
     };
     int count;

@@ -38,6 +38,8 @@ public final class Counters: Sendable {
     public let touchedPages = Atomic<Int>(0)
     /// Pages in guest memory as of the last pass, corrected for what moved since.
     public let residentPages = Atomic<Int>(0)
+    /// Pages that the host's kernel has swapped out, as of the last pass.
+    public let swappedPages = Atomic<Int>(0)
     /// Pages that were taken from the guest and are not stored yet.
     public let stagedPages = Atomic<Int>(0)
     /// Pages in each tier.

@@ -16,6 +16,8 @@ extension Pager {
     /// Any thread, after the kernel dropped the range.
     public func endDiscard(_ region: Region, pages: Range<Int>) {
         forEachChunk(region, pages) { chunk, part in
+            // What fills the hole has an age of its own, also where holes fill unnoticed.
+            region.ages.forget(part)
             guard region.chunks.endDiscard(chunk) else { return }
             for page in part {
                 let entry = region.table[page]
@@ -23,7 +25,6 @@ extension Pager {
                 let changed = transition(region, page, from: entry, to: entry.becoming(.resident, payload: 0))
                 precondition(changed, "only its own end leaves the discarding state")
             }
-            region.ages.forget(part)
             // An access in between was left waiting; now it finds a hole.
             kernel.wake(
                 start: region.address(of: part.lowerBound), length: UInt64(part.count * pageSize))

@@ -58,5 +58,6 @@ let uffdFaultMinor: UInt64 = 4
 let uffdFaultRWP: UInt64 = 8
 let pageIsWritten: UInt64 = 1 << 1
 let pageIsPresent: UInt64 = 1 << 3
+let pageIsSwapped: UInt64 = 1 << 4
 let pageIsHuge: UInt64 = 1 << 6
 let pageIsAccessed: UInt64 = 1 << 9

@@ -62,19 +62,26 @@ public struct MoveResult: Equatable, Sendable {
     }
 }
 
-/// A run of present pages, all touched or all untouched since they were armed.
+/// A run of pages that are present, or that are all swapped out; all touched or all
+/// untouched since they were armed.
 public struct ScanRun: Sendable {
     public var start: UInt64
     public var end: UInt64
     public var touched: Bool
     /// Mapped by huge pages: touched or not as wholes.
     public var isHuge: Bool
+    /// Not present: their page-table entries say where in the host's swap they are. Arming
+    /// and moving such entries does not bring the pages back. So looks a poisoned page, too.
+    public var isSwapped: Bool
 
-    public init(start: UInt64, end: UInt64, touched: Bool, isHuge: Bool = false) {
+    public init(
+        start: UInt64, end: UInt64, touched: Bool, isHuge: Bool = false, isSwapped: Bool = false
+    ) {
         self.start = start
         self.end = end
         self.touched = touched
         self.isHuge = isHuge
+        self.isSwapped = isSwapped
     }
 }
 
@@ -131,7 +138,7 @@ public protocol KernelPort: AnyObject, Sendable {
     func watch(start: UInt64, length: UInt64, tracked: Bool, shared: Bool) -> Errno?
     func unregister(start: UInt64, length: UInt64) -> Errno?
 
-    /// Arms present pages: their next touch is noted (UFFDIO_RWPROTECT, or
+    /// Arms present and swapped pages: their next touch is noted (UFFDIO_RWPROTECT, or
     /// UFFDIO_WRITEPROTECT where only writes are). Holes are skipped.
     func arm(start: UInt64, length: UInt64) -> Errno?
     /// Lifts the protection of pages, armed or not, and wakes whoever waits for them
@@ -143,7 +150,7 @@ public protocol KernelPort: AnyObject, Sendable {
     func setSynchronous(_ isSynchronous: Bool) -> Errno?
     /// Makes a huge page of 512 present pages (MADV_COLLAPSE). They count as touched.
     func collapse(start: UInt64) -> Errno?
-    /// Reports present pages in runs. Without tracking every run is untouched.
+    /// Reports present and swapped pages in runs. Without tracking every run is untouched.
     func scan(
         start: UInt64, end: UInt64, tracked: Bool, into runs: UnsafeMutableBufferPointer<ScanRun>
     ) -> ScanResult

@@ -104,7 +104,7 @@ extension LinuxKernel: KernelPort {
         unsafe withUnsafeTemporaryAllocation(of: clinux_page_region.self, capacity: runs.count) { regions in
             var walkedTo = start
             let count = unsafe clinux_pagemap_scan(
-                pagemap.number, start, end, pageIsPresent,
+                pagemap.number, start, end, pageIsPresent | pageIsSwapped,
                 pageIsPresent | (tracked ? tracking.touchedCategory | pageIsHuge : 0),
                 regions.baseAddress!, Int32(regions.count), &walkedTo)
             if let errno = Errno.from(count) { return .failed(errno) }
@@ -113,7 +113,8 @@ extension LinuxKernel: KernelPort {
                 unsafe runs[index] = ScanRun(
                     start: region.start, end: region.end,
                     touched: region.categories & tracking.touchedCategory != 0,
-                    isHuge: region.categories & pageIsHuge != 0)
+                    isHuge: region.categories & pageIsHuge != 0,
+                    isSwapped: region.categories & pageIsPresent == 0)
             }
             // Linux fills the vector 512 regions at a time, and when it fills up exactly
             // with the end of the range, walk_end is left at an earlier portion: the

@@ -349,6 +349,27 @@ guest_ram_rss() {
     echo "$sum"
 }
 
+# ---- the host beside the pager ---------------------------------------------------------
+
+# swap_on SIZE: compressed swap in RAM, of that many bytes before compression.
+swap_on() {
+    echo lz4 >/sys/block/zram0/comp_algorithm
+    echo "$1" >/sys/block/zram0/disksize
+    mkswap /dev/zram0 >/dev/null
+    swapon /dev/zram0
+}
+
+# cgroup_enter NAME CONTROLLER: what is started from here on is in a cgroup of that name,
+# until cgroup_leave. Its folder is in $vm_cgroup.
+cgroup_enter() {
+    [ -e /sys/fs/cgroup/cgroup.procs ] || mount -t cgroup2 cgroup /sys/fs/cgroup
+    echo "+$2" >/sys/fs/cgroup/cgroup.subtree_control
+    vm_cgroup=/sys/fs/cgroup/$1
+    mkdir -p "$vm_cgroup"
+    echo $$ >"$vm_cgroup/cgroup.procs"
+}
+cgroup_leave() { echo $$ >/sys/fs/cgroup/cgroup.procs; }
+
 # ---- the end -------------------------------------------------------------------------
 
 # Whatever the scenario found, a guest that broke down is a failure.

@@ -21,6 +21,8 @@ extension SimulatedKernel {
                 if protection == .readWrite || isWrite { space.touch(page, at: scheduler.now) }
                 body()
                 return .done
+            case .swapped:
+                swapIn(space, page)
             case .poisoned:
                 return .machineCheck
             case .absent where !space[page].missing:

@@ -13,6 +13,10 @@ extension SimulatedKernel {
         // Two calls: the pages are disarmed first, whatever the other answers.
         for page in pages where space[page].tracked { space[page].armed = false }
         scheduler.step()
+        for page in pages where space[page].state == .swapped {
+            requireNotKnownSwapped(space, page)
+            swapIn(space, page)
+        }
         for page in pages {
             let pte = space[page]
             if pte.state != .present || pte.armed { return .invalid }

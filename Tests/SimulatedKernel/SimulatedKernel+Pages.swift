@@ -24,6 +24,7 @@ extension SimulatedKernel {
                 return MoveResult(moved: moved, stop: moved > 0 ? .again : stop)
             }
             if from.isGuest { onLeaving(from, page) }
+            requireNotKnownSwapped(from, page)
             moveOne(from, page, to, place)
             moved += UInt64(pageSize)
         }
@@ -33,7 +34,7 @@ extension SimulatedKernel {
 
     private func obstacle(_ from: Space, _ page: Int, _ to: Space, _ place: Int) -> MoveStop? {
         if to[place].state != .absent { return .failed(.exists) }
-        if from[page].state != .present { return .hole }
+        if from[page].state != .present, from[page].state != .swapped { return .hole }
         if from[page].pins > 0, sabotage != .moveIgnoresPins { return .pinned }
         return strikes(\.moveAgain) ? .again : nil
     }
@@ -42,7 +43,7 @@ extension SimulatedKernel {
         if sabotage != .moveLosesContents {
             to.memory(place).copyMemory(from: from.memory(page), byteCount: pageSize)
         }
-        to[place].state = .present
+        to[place].state = from[page].state
         to[place].armed = to[place].tracked
         to[place].version = from[page].version
         from.clear(page)
@@ -113,7 +114,7 @@ extension SimulatedKernel {
         let address = UInt64(UInt(bitPattern: source))
         guard let space = spaces.first(where: { $0.contains(address) }) else { return }
         let page = Int(address - space.start) / pageSize
-        if space[page].state != .present { scheduler.fail("a page was copied out of empty staging") }
+        if !space.holds(page) { scheduler.fail("a page was copied out of empty staging") }
     }
 
     public func discard(start: UInt64, length: UInt64) -> Errno? {

@@ -11,7 +11,7 @@ extension SimulatedKernel {
         for page in pages where space[page].isHuge {
             if let whole = space.hugePage(of: page), whole != whole.clamped(to: pages) { space.split(page) }
         }
-        for page in pages where space[page].state == .present {
+        for page in pages where space[page].state == .present || space[page].state == .swapped {
             if sabotage == .armingDropsPages, !space.isShared { space.clear(page) }
             // There is no atomic scan-and-arm: a touch since the scan goes unnoticed.
             if space[page].touchedAt > space[page].scannedAt { space[page].touchedAt = space[page].idleSince }
@@ -30,25 +30,27 @@ extension SimulatedKernel {
         let capacity = strikes(\.shortScan) ? 1 : runs.count
         var count = 0
         for page in space.pages(start, end - start) {
-            // Shared memory that is not mapped was not touched, which is news as well.
-            guard space[page].state == .present || space.isShared && space[page].cached else { continue }
+            // What is not mapped was not touched, which is news as well.
             space[page].idleSince = space[page].touchedAt
             space[page].scannedAt = scheduler.now
-            guard space[page].state == .present else { continue }
+            guard space[page].state != .absent else { continue }
+            // The kernel does not tell a mark in the page table from a place in its swap.
+            let isSwapped = space[page].state != .present
             let touched =
                 tracked && space[page].tracked && !space[page].armed && sabotage != .scanMissesTouches
             let isHuge = tracked && space[page].isHuge
             let address = space.address(of: page)
             if count > 0,
                 runs[count - 1].end == address && runs[count - 1].touched == touched
-                    && runs[count - 1].isHuge == isHuge
+                    && runs[count - 1].isHuge == isHuge && runs[count - 1].isSwapped == isSwapped
             {
                 runs[count - 1].end = address + UInt64(pageSize)
                 continue
             }
             if count == capacity { return .runs(count: count, walkedTo: runs[count - 1].end) }
             runs[count] = ScanRun(
-                start: address, end: address + UInt64(pageSize), touched: touched, isHuge: isHuge)
+                start: address, end: address + UInt64(pageSize), touched: touched, isHuge: isHuge,
+                isSwapped: isSwapped)
             count += 1
         }
         note("scan", count)

@@ -2,7 +2,7 @@ import Kernel
 
 /// What the simulated kernel keeps of one page.
 public struct PTE: Sendable {
-    public enum State: UInt8, Sendable { case absent, present, poisoned }
+    public enum State: UInt8, Sendable { case absent, present, poisoned, swapped }
     public var state = State.absent
     /// Read-write protected: the next access is noted.
     public var armed = false
@@ -23,6 +23,8 @@ public struct PTE: Sendable {
     public var touchedAt: UInt64 = 0
     public var idleSince: UInt64 = 0
     public var scannedAt: UInt64 = 0
+    /// When it was last swapped out.
+    public var swappedAt: UInt64 = 0
 
     public init() {}
 }
@@ -143,8 +145,10 @@ public struct PTE: Sendable {
         }
     }
 
-    /// Whether the page's contents are here: mapped, or at least in the file.
-    public func holds(_ page: Int) -> Bool { self[page].state == .present || self[page].cached }
+    /// Whether the kernel has the page's contents: mapped, in its swap, or in the file.
+    public func holds(_ page: Int) -> Bool {
+        self[page].state == .present || self[page].state == .swapped || self[page].cached
+    }
 
     /// Maps a page.
     func fill(_ page: Int) {

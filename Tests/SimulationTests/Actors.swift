@@ -23,9 +23,11 @@ extension World {
         for index in 0..<plan.transfers { spawn("transfer\(index)") { [self] in transferUnnoticed() } }
         if plan.hasHotplug { spawn("hotplug") { [self] in plugAndUnplug() } }
         if plan.hasOperator { spawn("operator") { [self] in changeModes() } }
+        if plan.hasSwap { spawn("host") { [self] in reclaim() } }
         busyActors =
             plan.guests + plan.discarders + plan.devices + plan.transfers
             + (plan.hasHotplug ? 1 : 0) + (plan.hasOperator ? 1 : 0)
+            + (plan.hasSwap ? 1 : 0)
         spawn("director") { [self] in direct() }
         scheduler.run()
         let counters = pager.counters
@@ -175,6 +177,18 @@ extension World {
             }
             pager.endTransfer(block.region, pages: pages)
             if scheduler.random.chance(300) { doze() }
+        }
+        busyActors -= 1
+    }
+
+    /// The host is short of memory itself, and has swap.
+    private func reclaim() {
+        for _ in 0..<plan.operations {
+            for _ in 0..<scheduler.random.below(8) {
+                kernel.swapOut(block.space, scheduler.random.pick(block.pagesInUse))
+            }
+            if scheduler.random.chance(20) { kernel.swapOff(block.space) }
+            if scheduler.random.chance(100) { doze() }
         }
         busyActors -= 1
     }

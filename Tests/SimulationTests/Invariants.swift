@@ -45,7 +45,7 @@ extension World {
             require(isStaged(block, page), "a staged page is not where it was taken to")
         case .rescuing:
             require(
-                pte.state == .present || isStaged(block, page),
+                pte.state == .present || pte.state == .swapped || isStaged(block, page),
                 "a page was freed while it is put back")
         case .punching:
             require(
@@ -74,10 +74,10 @@ extension World {
 
     private func isStaged(_ block: Block, _ page: Int) -> Bool {
         if block.space.isShared { return block.space[page].cached }
-        if block.region.guard == .writeProtect { return block.space[page].state == .present }
+        if block.region.guard == .writeProtect { return block.space.holds(page) }
         guard let staging = kernel.spaces.first(where: { !$0.isGuest }) else { return false }
         let pte = staging[block.region.positionInHugePage(page)]
-        return pte.state == .present && pte.version == block.space[page].version
+        return pte.state != .absent && pte.version == block.space[page].version
     }
 
     /// A page may not leave younger than the idle age, when age is all that evicts.

@@ -42,6 +42,8 @@ struct Plan {
     var hasHotplug: Bool
     /// Changes the mode meanwhile.
     var hasOperator: Bool
+    /// The host swaps pages out by itself.
+    var hasSwap: Bool
     var operations: Int
     /// Shares of turns: an actor with a small one is interrupted for long.
     var weights: [Int]
@@ -77,6 +79,7 @@ struct Plan {
         transfers = random.below(3)
         hasHotplug = random.chance(300)
         hasOperator = random.chance(300)
+        hasSwap = random.chance(300)
         operations = 40 + random.below(160)
         var weights: [Int] = []
         for _ in 0..<16 { weights.append(random.pick([1, 4, 4, 16])) }

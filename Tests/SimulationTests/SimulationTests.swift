@@ -48,10 +48,10 @@ struct SimulationTests {
 
     @Test("notices a kernel or disk that breaks its promises", arguments: Sabotage.allCases)
     func noticesSabotage(_ sabotage: Sabotage) throws {
-        for seed in 1...UInt64(100) {
+        for seed in 1...UInt64(400) {
             if try simulate(seed: seed, sabotage: sabotage).violation != nil { return }
         }
-        Issue.record("100 runs did not notice \(sabotage)")
+        Issue.record("400 runs did not notice \(sabotage)")
     }
 }
 

@@ -70,7 +70,7 @@ struct clinux_page_region {
 
 int clinux_pagemap_open(void);
 /* Returns the number of regions written; `walk_end` is where the walk stopped. */
-int clinux_pagemap_scan(int fd, uint64_t start, uint64_t end, uint64_t mask,
+int clinux_pagemap_scan(int fd, uint64_t start, uint64_t end, uint64_t anyof,
                         uint64_t return_mask, struct clinux_page_region *regions,
                         int capacity, uint64_t *walk_end);
 

@@ -54,7 +54,7 @@ extension Pager {
         if kernel.arm(start: start, length: end - start) != nil { return Taken(pages: 0, stop: .left) }
         var protected = start
         let answer = forEachRun(from: start, to: end) { run in
-            guard run.start == protected, !run.touched else { return false }
+            guard run.start == protected, !run.touched, !run.isSwapped else { return false }
             protected = run.end
             return true
         }
@@ -75,13 +75,14 @@ extension Pager {
         let errno = forEachRun(
             from: start, to: region.address(of: pages.upperBound)
         ) { run in
-            if run.touched { end = region.page(at: run.start) }
-            return !run.touched
+            let stays = run.touched || run.isSwapped
+            if stays { end = region.page(at: run.start) }
+            return !stays
         }
         return pages.lowerBound..<(errno == nil ? end : pages.lowerBound)
     }
 
-    /// Goes through the runs of present pages in a range until `body` answers false.
+    /// Goes through the runs of present and swapped pages in a range until `body` answers false.
     private func forEachRun(
         from start: UInt64, to end: UInt64, _ body: (ScanRun) -> Bool
     ) -> Errno? {

@@ -101,7 +101,7 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     func measureMetadata() {
         var bytes = pager.store.metadataBytes
         pager.passLock.withLock { _ in
-            pager.regions.forEach { bytes += $0.table.residentBytes + $0.ages.trim() }
+            pager.regions.forEach { bytes += $0.table.residentBytes + $0.ages.trim() + $0.swapped.trim() }
         }
         pager.counters.metadataBytes.store(bytes, ordering: .relaxed)
     }
@@ -174,11 +174,12 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     private func choose(_ region: Region, _ hugePage: Int, _ choice: inout EvictionChoice) {
         candidates.removeAll(keepingCapacity: true)
         let pages = region.pages(ofHugePage: hugePage)
-        guard pages.contains(where: { choice.mayLeave(region.ages[$0]) }) else { return }
+        // To store what the host has swapped out, it would have to come back first.
+        let age = { region.swapped.contains($0) ? AgeMap.absent : region.ages[$0] }
+        guard pages.contains(where: { choice.mayLeave(age($0)) }) else { return }
         if region.visits.isResting(hugePage) { tracker.visit(region, hugePage: hugePage) }
         let isWatched = region.chunks.isWatched(region.chunk(of: pages.lowerBound))
         choice.pick(
-            pages, stamp: { region.ages[$0] },
-            hasCopy: { isWatched && region.table[$0].namesCopy }, into: &candidates)
+            pages, stamp: age, hasCopy: { isWatched && region.table[$0].namesCopy }, into: &candidates)
     }
 }

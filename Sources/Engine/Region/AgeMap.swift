@@ -12,7 +12,7 @@ import Synchronization
     private let words: UnsafeMutablePointer<Atomic<UInt64>>
     public let pageCount: Int
 
-    /// Not resident, as far as was last seen.
+    /// Neither resident nor swapped out by the host, as far as was last seen.
     public static let absent: UInt8 = 0
     /// Stamps of `IdleHistory`.
     public static let stamps: ClosedRange<UInt8> = 1...14
@@ -120,13 +120,16 @@ import Synchronization
         ~(word | word >> 1 | word >> 2 | word >> 3) & ones
     }
 
-    /// Counts resident pages by stamp, and replaces one stamp by another on the way.
-    public func sweep(_ relabel: Relabel?, into counts: inout [Int]) {
+    /// Counts resident pages by stamp, those of `others` left out, and replaces one stamp
+    /// by another on the way.
+    public func sweep(_ relabel: Relabel?, except others: PageSet? = nil, into counts: inout [Int]) {
+        let others = others.flatMap { $0.count > 0 ? $0 : nil }
         for index in 0..<(pageCount + Self.pagesPerWord - 1) / Self.pagesPerWord {
             if let relabel {
                 update(index) { Self.relabel($0, relabel) }
             }
-            let word = unsafe words[index].load(ordering: .relaxed)
+            var word = unsafe words[index].load(ordering: .relaxed)
+            if let others { word &= ~Self.mask(ofPages: others.bits(ofWord: index)) }
             if word == word & 15 * Self.ones {
                 if word != 0 { counts[Int(word & 15)] += Self.pagesPerWord }
                 continue
@@ -134,6 +137,17 @@ import Synchronization
             Self.count(word, ~0, &counts)
         }
         counts[Int(Self.absent)] = 0
+    }
+
+    /// Four bits for each one bit.
+    private static func mask(ofPages bits: UInt16) -> UInt64 {
+        var mask: UInt64 = 0
+        var left = bits
+        while left != 0 {
+            mask |= 15 << UInt64(left.trailingZeroBitCount * 4)
+            left &= left - 1
+        }
+        return mask
     }
 
     private static func relabel(_ word: UInt64, _ relabel: Relabel) -> UInt64 {

@@ -17,6 +17,9 @@ public final class Region: Sendable {
     public let table: PageTable
     public let chunks: ChunkTable
     public let ages: AgeMap
+    /// Pages that the host's kernel has swapped out, as far as was last seen: they keep
+    /// their age, are not resident, and are left to the kernel.
+    let swapped: PageSet
     /// Worker thread only.
     let looks: HugePageLooks
     let visits: VisitSchedule
@@ -45,6 +48,7 @@ public final class Region: Sendable {
         table = try PageTable(pageCount: pages)
         chunks = try ChunkTable(pageCount: pages)
         ages = try AgeMap(pageCount: pages)
+        swapped = try PageSet(pageCount: pages)
         leadingPages = Int(start % UInt64(hugePageSize)) / pageSize
         let hugePages = (pages + leadingPages + hugePageSize / pageSize - 1) / (hugePageSize / pageSize)
         looks = HugePageLooks(count: hugePages)

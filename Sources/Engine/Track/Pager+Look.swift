@@ -15,10 +15,20 @@ extension Pager {
     /// Pages that are not mapped. Those of shared memory may be in RAM all the same:
     /// untouched, not gone.
     func noteUnmapped(_ region: Region, _ pages: Range<Int>, stamp: UInt8) {
+        region.swapped.remove(pages)
         guard region.guard.isShared else { return region.ages.forget(pages) }
         for first in stride(from: pages.lowerBound, to: pages.upperBound, by: Self.pagesPerLook) {
             noteCached(region, first..<min(first + Self.pagesPerLook, pages.upperBound), stamp: stamp)
         }
+    }
+
+    /// Whether pages that the kernel calls swapped are followed: their arming and their ages
+    /// outlive the swap. In a mapping of shared memory, what looks like swap is nothing but
+    /// a mark in the page table, and so is poison anywhere.
+    func followsSwapped(_ region: Region, _ pages: Range<Int>) -> Bool {
+        guard !region.guard.isShared else { return false }
+        return counters.poisonedPages.value == 0
+            || !pages.contains { region.table[$0].state == .poisoned }
     }
 
     private static var pagesPerLook: Int { hugePageSize / pageSize }

@@ -1,7 +1,7 @@
 import Kernel
 
-/// Looks at guest memory: which pages are present, which were touched since the last
-/// look. Touched pages are stamped and armed again; cold ones stay armed and keep their
+/// Looks at guest memory: which pages are present, or swapped out by the host, and which
+/// were touched since the last look. Touched pages are stamped and armed again; cold ones stay armed and keep their
 /// stamp, so a look costs what the working set costs. Worker thread only.
 @safe public final class Tracker<Port: KernelPort>: @unchecked Sendable {
     private let pager: Pager<Port>
@@ -73,13 +73,16 @@ import Kernel
 
     private func count(relabel: Relabel?) {
         let now = pager.kernel.now()
+        var swapped = 0
         for stamp in pagesByStamp.indices { pagesByStamp[stamp] = 0 }
         pager.regions.forEach { region in
             var counts = [Int](repeating: 0, count: AgeMap.stampCount)
-            region.ages.sweep(relabel, into: &counts)
+            region.ages.sweep(relabel, except: region.swapped, into: &counts)
             for stamp in counts.indices { pagesByStamp[stamp] += counts[stamp] }
+            swapped += region.swapped.count
             region.workingSet.update(history, counts, at: now)
         }
+        pager.counters.swappedPages.store(swapped, ordering: .relaxed)
     }
 
     private func visitDue(_ region: Region) {
@@ -111,16 +114,18 @@ import Kernel
             }
             for index in 0..<count {
                 let run = unsafe runs[index]
-                let present = region.page(at: run.start)..<region.page(at: run.end - 1) + 1
-                pager.noteUnmapped(region, next..<present.lowerBound, stamp: history.current)
-                next = present.upperBound
+                let found = region.page(at: run.start)..<region.page(at: run.end - 1) + 1
+                if run.isSwapped, !pager.followsSwapped(region, found) { continue }
+                pager.noteUnmapped(region, next..<found.lowerBound, stamp: history.current)
+                next = found.upperBound
+                if run.isSwapped { region.swapped.insert(found) } else { region.swapped.remove(found) }
                 guard run.touched || pager.isZapped(region) else {
-                    region.ages.stampUnknown(present, history.current)
+                    region.ages.stampUnknown(found, history.current)
                     continue
                 }
-                noteTouched(region, present, isHuge: run.isHuge)
-                rest(region, quietFrom..<max(quietFrom, region.hugePage(of: present.lowerBound)))
-                quietFrom = region.hugePage(of: present.upperBound - 1) + 1
+                noteTouched(region, found, isHuge: run.isHuge)
+                rest(region, quietFrom..<max(quietFrom, region.hugePage(of: found.lowerBound)))
+                quietFrom = region.hugePage(of: found.upperBound - 1) + 1
                 arm(region, run.start..<run.end, after: &toArm)
             }
             address = walkedTo
@@ -173,6 +178,8 @@ import Kernel
             let pages = region.pages(ofHugePage: index)
             // The block's first and last may be cut: they are not huge pages.
             guard pages.count == hugePageSize / pageSize else { continue }
+            // The kernel would bring them back to make a huge page of them.
+            if region.swapped.intersects(pages) { continue }
             let stamps = history.stamps(touchedSince: since)
             let touched = pages.count { stamps.contains(region.ages[$0]) }
             guard touched >= HugePageLooks.touchedMin else { continue }

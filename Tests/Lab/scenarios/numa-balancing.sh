@@ -1,0 +1,56 @@
+# NUMA balancing in the host makes QEMU's pages inaccessible to see who touches them, and moves
+# them between two nodes: cold memory is seen and leaves, hot memory stays, no byte is lost.
+# shellcheck shell=dash
+#lab: LAB_NODES=2 LAB_TIMEOUT=240
+: "${GUEST_MEMORY=256M}"
+: "${PAGER=tracker=rwp,store=compressed,mode=observe,limit=0,idle-age=0}"
+# shellcheck source=Tests/Lab/lib.sh
+. /lab/lib.sh
+
+# 2^3 seconds: several times what the emulated guest needs to look at its hot tenth once.
+readonly power=3
+
+vmstat() { sed -n "s/^$1 //p" /proc/vmstat; }
+balancing() { echo "$(vmstat numa_pte_updates) $(vmstat numa_hint_faults) $(vmstat numa_pages_migrated)"; }
+idle_bytes() { working_set "idle.$power.bytes"; }
+cold_is_idle() { [ "$(idle_bytes)" -ge $((cold * 9 / 10)) ]; }
+cold_is_out() { [ "$(pager_stat evicted-bytes)" -ge $((cold * 9 / 10)) ]; }
+hot_has_moved() { [ "$(vmstat numa_pages_migrated)" -ge $((migrated + hot / 4096 / 2)) ]; }
+
+expect_eq "nodes" "$(cat /sys/devices/system/node/has_memory)" 0-1
+expect_eq "NUMA balancing" "$(cat /proc/sys/kernel/numa_balancing)" 1
+
+# The guest begins on the node without a CPU.
+cgroup_enter vm cpuset
+echo 1 >"$vm_cgroup/cpuset.mems"
+guest_start
+guest_ask 'fill 50' '^filled ' 90
+filled=$(guest_field filled)
+migrated=$(vmstat numa_pages_migrated)
+echo 0-1 >"$vm_cgroup/cpuset.mems"
+cgroup_leave
+guest_ask 'hot 10' '^hot ' 60
+hot=$(guest_field hot)
+cold=$((filled - hot))
+wait_until 90 "NUMA balancing moves half of the hot memory" hot_has_moved
+note "entries made inaccessible, hinting faults, pages migrated: $(balancing)"
+
+wait_until 60 "what is cold is idle" cold_is_idle
+note "with $(mebibytes $cold) MiB left cold: $(mebibytes "$(idle_bytes)") MiB idle for $((1 << power)) s"
+# All that the guest has in RAM, but for what is hot.
+expect_le "idle memory" "$(idle_bytes)" $(($(guest_ram_rss) - hot * 9 / 10))
+
+before=$(vmstat numa_pte_updates)
+pager_set idle-age $((1 << power))
+pager_set mode active
+wait_until 60 "what is cold leaves" cold_is_out
+fetches=$(pager_stat fetches)
+sleep 20
+note "entries made inaccessible, hinting faults, pages migrated: $(balancing)"
+note "in 20 s: fetches $(($(pager_stat fetches) - fetches)), evicted $(mebibytes "$(pager_stat evicted-bytes)") MiB"
+expect_ge "entries made inaccessible by NUMA balancing since" $(($(vmstat numa_pte_updates) - before)) 1
+expect_ge "evicted memory" "$(pager_stat evicted-bytes)" $((cold * 9 / 10))
+expect_le "pages fetched meanwhile, of the hot ones a tenth" $(($(pager_stat fetches) - fetches)) $((hot / 4096 / 10))
+pager_set idle-age 0
+guest_verify 150
+guest_quit
