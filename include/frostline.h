@@ -331,6 +331,47 @@ void frostline_block_detach(frostline_block *block);
 void frostline_block_working_set(const frostline_block *block, frostline_working_set *set);
 
 /*
+ * A block's hotness as bytes: how long each page has been idle, for migration and for
+ * restarting a pager. What is in them is versioned, checked on import, and independent of
+ * pager, host and clock. They take far less than half a byte a page on real guests.
+ *
+ * To hand a guest over with its ages: stop it; export; bring its memory to the other
+ * block; import; let it run. In between nobody may use the memory but to bring it there:
+ * another touch in between goes unnoticed, and a page that looks cold for that may be
+ * evicted and fetched once in vain. What was written to bring it there looks as if just
+ * touched until the import, so import after all pages are there. Pages that were evicted
+ * count as idle for longer than all others, and for an idle age at least.
+ */
+
+/* The most bytes that an export of this block takes: a little more than half a byte a page.
+ * Any thread. */
+size_t frostline_block_hotness_size_max(const frostline_block *block);
+
+/*
+ * Looks at the block's memory, whatever the mode, and writes its hotness as of then to
+ * `data`; *length is how many bytes. Evicted pages stay out. The worker waits meanwhile,
+ * faults are served. Control thread.
+ *   -EINVAL  an argument is missing
+ *   -ENOSPC  `size` is too small; frostline_block_hotness_size_max() is enough
+ *   -EIO     the kernel does not let us look at the memory
+ */
+int frostline_block_export_hotness(frostline_block *block, void *data, size_t size, size_t *length,
+                                   char *error, size_t error_size);
+
+/*
+ * Gives the pages that are in RAM the ages that `data` says, and arms them, so that each
+ * touch from then on counts. Ages are never taken to be longer than the exporter knew.
+ * Pages that the exporter knew nothing of, or this pager's store refused, keep theirs. The
+ * worker waits meanwhile, faults are served. Control thread. On failure nothing has changed.
+ *   -EINVAL      an argument is missing, or the data are damaged, cut, or about a block of
+ *                another size
+ *   -EOPNOTSUPP  the data are of a version that this library does not know
+ *   -EIO         the kernel does not let us look at the memory
+ */
+int frostline_block_import_hotness(frostline_block *block, const void *data, size_t length,
+                                   char *error, size_t error_size);
+
+/*
  * Brackets a discard: between the two calls the caller gives [offset, offset +
  * length) back to the kernel (MADV_DONTNEED), and afterwards the range reads as
  * zeros. It waits for no store I/O and no pin; at most for one UFFDIO_MOVE or

@@ -25,7 +25,7 @@ public final class Pager<Port: KernelPort>: Sendable {
     public let counters = Counters()
     public let faultTimes = FaultTimes()
     public let staging: Staging
-    /// Held by the worker for a pass, and by attach and detach.
+    /// Held by the worker for a pass and for each huge page's eviction, and by control calls.
     let passLock = Lock(())
     /// Control calls that wait for `passLock`: the worker lets them go first.
     let controlWaiting = Atomic<Int>(0)
@@ -95,6 +95,11 @@ public final class Pager<Port: KernelPort>: Sendable {
     func withWorkerPaused<Result>(_ body: () -> Result) -> Result {
         controlWaiting.add(1, ordering: .relaxed)
         defer { controlWaiting.subtract(1, ordering: .relaxed) }
+        return holdingPassLock(body)
+    }
+
+    /// Runs `body` when no other thread is at the ages and the list of blocks.
+    func holdingPassLock<Result>(_ body: () -> Result) -> Result {
         while true {
             // Not a blocking lock: what the holder waits for may be a thread that the
             // simulation runs only when this one pauses.

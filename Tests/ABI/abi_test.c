@@ -34,6 +34,9 @@ static struct {
     void (*transfer_begin)(frostline_block *, uint64_t, uint64_t);
     void (*transfer_end)(frostline_block *, uint64_t, uint64_t);
     void (*working_set)(const frostline_block *, frostline_working_set *);
+    size_t (*hotness_size_max)(const frostline_block *);
+    int (*export_hotness)(frostline_block *, void *, size_t, size_t *, char *, size_t);
+    int (*import_hotness)(frostline_block *, const void *, size_t, char *, size_t);
 } api;
 
 static int passed, failed;
@@ -58,6 +61,9 @@ static void load(const char *path)
         {"frostline_transfer_begin", &api.transfer_begin},
         {"frostline_transfer_end", &api.transfer_end},
         {"frostline_block_working_set", &api.working_set},
+        {"frostline_block_hotness_size_max", &api.hotness_size_max},
+        {"frostline_block_export_hotness", &api.export_hotness},
+        {"frostline_block_import_hotness", &api.import_hotness},
     };
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (library == NULL) {
@@ -226,6 +232,50 @@ static void working_sets(frostline_pager *pager, frostline_block *block, uint64_
     check(stats_of(pager).evicted_bytes == 0, "observing evicts nothing", "evicted_bytes");
 }
 
+/* Flips a bit, adds bytes or leaves some out: refused each time, and `word` is in the reason. */
+static void refuses_hotness(frostline_block *block, const unsigned char *data, size_t length, const char *word)
+{
+    char error[512] = "";
+    check(api.import_hotness(block, data, length, error, sizeof error) == -EINVAL && strstr(error, word), word, error);
+}
+
+/* Hotness goes out as bytes and comes in again; damaged bytes do not. */
+static void hotness(frostline_pager *pager, frostline_block *block, uint64_t length)
+{
+    char error[512] = "";
+    size_t size_max = api.hotness_size_max(block), size = 0;
+    unsigned char *data = (unsigned char *)malloc(size_max + 1);
+    frostline_working_set before, after;
+    memset(&before, 0, sizeof before);
+    before.struct_size = sizeof before;
+    after = before;
+    check(size_max < length / PAGE, "hotness takes less than a byte a page", "");
+    check(api.export_hotness(block, NULL, 0, &size, error, sizeof error) == -EINVAL, "no place is refused", error);
+    check(api.export_hotness(block, data, 16, &size, error, sizeof error) == -ENOSPC && strstr(error, "room for 16"), "too little room is refused", error);
+    check(api.export_hotness(block, data, size_max, &size, error, sizeof error) == 0, "hotness is exported", error);
+    check(size > 0 && size <= size_max, "in no more bytes than said", "");
+    api.working_set(block, &before);
+    check(api.import_hotness(block, data, size, error, sizeof error) == 0, "and imported", error);
+    api.working_set(block, &after);
+    for (int i = 0; i < FROSTLINE_IDLE_THRESHOLDS; i++) {
+        uint64_t less = before.idle_bytes[i] < after.idle_bytes[i] ? before.idle_bytes[i] : after.idle_bytes[i];
+        uint64_t more = before.idle_bytes[i] ^ after.idle_bytes[i] ^ less;
+        check(more - less <= length / 8, "the working set is what it was", "idle_bytes");
+    }
+    check(stats_of(pager).evicted_bytes == 0, "neither evicts anything", "evicted_bytes");
+    data[size / 2] ^= 4;
+    refuses_hotness(block, data, size, "checksum");
+    data[size / 2] ^= 4;
+    refuses_hotness(block, data, size - 1, "checksum");
+    refuses_hotness(block, data, 20, "too few");
+    data[size] = 0;
+    refuses_hotness(block, data, size + 1, "checksum");
+    refuses_hotness(block, (const unsigned char *)"a shopping list that is long enough for all", 40, "not hotness data");
+    data[8] = 77;
+    check(api.import_hotness(block, data, size, error, sizeof error) == -EOPNOTSUPP && strstr(error, "version 77"), "another version is refused", error);
+    free(data);
+}
+
 static void pages_memory(void)
 {
     frostline_options options = good_options();
@@ -277,6 +327,7 @@ static void pages_memory(void)
     check(stats_of(pager).limit == 0, "and that is in force", "limit");
     check(api.set(pager, 77, 0, error, sizeof error) == -EINVAL, "an unknown setting is refused", error);
     working_sets(pager, block, length);
+    hotness(pager, block, length);
     api.detach(block);
     check(stats_of(pager).evicted_bytes == 0, "a detached block leaves nothing in the store", "evicted_bytes");
     api.destroy(pager);

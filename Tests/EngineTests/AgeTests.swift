@@ -20,7 +20,7 @@ struct AgeMapTests {
             let first = random.below(expected.count)
             let range = first..<first + 1 + random.below(expected.count - first)
             let stamp = UInt8(1 + random.below(14))
-            switch random.below(4) {
+            switch random.below(5) {
             case 0:
                 var returned = [Int](repeating: 0, count: AgeMap.stampCount)
                 ages.map.stamp(range, stamp, returned: &returned)
@@ -34,12 +34,19 @@ struct AgeMapTests {
             case 2:
                 ages.map.forget(range)
                 for page in range { expected[page] = AgeMap.absent }
+            case 3:
+                ages.map.assign(range, stamp)
+                for page in range where expected[page] != AgeMap.absent && expected[page] != AgeMap.kept {
+                    expected[page] = stamp
+                }
             default:
                 ages.map[first] = AgeMap.kept
                 expected[first] = AgeMap.kept
             }
             #expect(ages.all == expected, "seed \(seed)")
             #expect(ages.map.isFull(range) == !expected[range].contains(AgeMap.absent))
+            let runEnd = expected[first...].firstIndex { $0 != expected[first] } ?? expected.count
+            #expect(ages.map.endOfRun(from: first) == runEnd)
         }
     }
 
@@ -156,8 +163,8 @@ struct IdleHistoryTests {
         let idleAge = UInt64(seconds) * Self.second
         let interval = PassInterval.nanoseconds(idleAge: idleAge, limited: false)
         let bench = run(seed: 1, passes: 500, interval: interval, idleAge: idleAge)
-        let young = bench.history.spans.filter { bench.now - $0.to < idleAge - interval }
-        for span in young { #expect(span.to - span.from <= 2 * interval) }
+        let young = bench.history.spans.filter { bench.now - UInt64($0.to) < idleAge - interval }
+        for span in young { #expect(span.to - span.from <= 2 * Int64(interval)) }
     }
 
     @Test("spans an hour, each age known to a factor of five", arguments: [0, 8, 60])
@@ -170,8 +177,8 @@ struct IdleHistoryTests {
             _ = history.endSpan(at: now, idleAge: idleSeconds * Self.second)
             #expect(history.spans.first?.from == 0)
             for span in history.spans.dropFirst() {
-                let youngest = now - span.to + interval
-                #expect(now - span.from <= 5 * youngest, "\(span) at \(now)")
+                let youngest = now - UInt64(span.to) + interval
+                #expect(now - UInt64(span.from) <= 5 * youngest, "\(span) at \(now)")
             }
         }
     }

@@ -11,6 +11,7 @@ extension World {
     func run(seed: UInt64, cpu: Int) throws -> Outcome {
         let server = try FaultServer(pager: pager, waitingMax: scheduler.random.pick([1, 3, 1024]))
         let worker = Worker(pager: pager)
+        self.worker = worker
         var weights = plan.weights[...]
         func spawn(_ name: String, _ body: @escaping @Sendable () -> Void) {
             scheduler.spawn(name, weight: weights.popFirst()!, cpu: cpu, body)
@@ -24,10 +25,12 @@ extension World {
         if plan.hasHotplug { spawn("hotplug") { [self] in plugAndUnplug() } }
         if plan.hasOperator { spawn("operator") { [self] in changeModes() } }
         if plan.hasSwap { spawn("host") { [self] in reclaim() } }
+        if plan.hasArchivist { spawn("archivist") { [self] in exportAndImport() } }
+        moving = plan.guests + plan.devices + plan.transfers
         busyActors =
             plan.guests + plan.discarders + plan.devices + plan.transfers
-            + (plan.hasHotplug ? 1 : 0) + (plan.hasOperator ? 1 : 0)
-            + (plan.hasSwap ? 1 : 0)
+            + (plan.hasHotplug ? 1 : 0) + (plan.hasOperator ? 1 : 0) + (plan.hasSwap ? 1 : 0)
+            + (plan.hasArchivist ? 1 : 0)
         spawn("director") { [self] in direct() }
         scheduler.run()
         let counters = pager.counters
@@ -36,6 +39,14 @@ extension World {
             steps: scheduler.steps, evictions: counters.evictions.value,
             fetches: counters.fetches.value, rescues: counters.rescues.value,
             cleanEvictions: counters.cleanEvictions.value)
+    }
+
+    /// Where a guest or device stands still while the VM is stopped.
+    private func standStill() {
+        guard isStopped else { return }
+        moving -= 1
+        scheduler.block { [self] in !isStopped }
+        moving += 1
     }
 
     private func sleep(_ nanoseconds: UInt64) {
@@ -94,7 +105,9 @@ extension World {
                 _ = scheduler.random.chance(500) ? writePage(block, next) : readPage(block, next)
             }
             if scheduler.random.chance(100) { doze() }
+            standStill()
         }
+        moving -= 1
         busyActors -= 1
     }
 
@@ -137,7 +150,9 @@ extension World {
                 if scheduler.random.chance(200) { write(block, page) }
             }
             if space[page].pins > 0 { space[page].pins -= 1 }
+            standStill()
         }
+        moving -= 1
         busyActors -= 1
     }
 
@@ -177,6 +192,29 @@ extension World {
             }
             pager.endTransfer(block.region, pages: pages)
             if scheduler.random.chance(300) { doze() }
+            standStill()
+        }
+        moving -= 1
+        busyActors -= 1
+    }
+
+    /// Somebody who writes hotness down and takes it over again: as it was, while the VM is
+    /// stopped, or damaged, at any time.
+    private func exportAndImport() {
+        for _ in 0..<4 {
+            doze()
+            guard let image = try? worker.exportHotness(block.region) else { continue }
+            checkHotness(image)
+            importDamaged(image)
+            isStopped = true
+            scheduler.block { [self] in moving == 0 }
+            if let image = try? worker.exportHotness(block.region) {
+                if scheduler.random.chance(300) { doze() }
+                noteEvicted(in: image)
+                let isTaken = (try? worker.importHotness(image, into: block.region)) != nil
+                scheduler.trace.note("archivist", isTaken ? "import" : "no import", image.count)
+            }
+            isStopped = false
         }
         busyActors -= 1
     }
@@ -191,6 +229,17 @@ extension World {
             if scheduler.random.chance(100) { doze() }
         }
         busyActors -= 1
+    }
+
+    private func importDamaged(_ image: [UInt8]) {
+        var damaged = image
+        damaged[scheduler.random.below(image.count)] ^= 1 << UInt8(scheduler.random.below(8))
+        do {
+            try worker.importHotness(damaged, into: block.region)
+            scheduler.fail("damaged hotness was taken over")
+        } catch {
+            if error == .noLook { scheduler.fail("damaged hotness was not refused as such") }
+        }
     }
 
     /// A second block comes, is used and goes, several times.

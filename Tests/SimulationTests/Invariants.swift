@@ -83,8 +83,36 @@ extension World {
     /// A page may not leave younger than the idle age, when age is all that evicts.
     func checkIdle(_ space: Space, _ page: Int) {
         guard plan.tracking, plan.limit == 0 else { return }
+        if space === block.space, coldByWord.contains(page) { return }
         let idle = space[page].scannedAt - min(space[page].idleSince, space[page].scannedAt)
         if idle < plan.idleAge { scheduler.fail("page \(page) leaves after \(idle) ns") }
+    }
+
+    /// What hotness says of a page may not be more than the simulated kernel saw, and what is
+    /// in the store is out.
+    func checkHotness(_ image: [UInt8]) {
+        guard let reader = try? HotnessReader(image, pageCount: block.region.pageCount) else {
+            scheduler.fail("exported hotness is no image")
+        }
+        reader.forEachRun { value, pages in
+            guard value != HotnessImage.unknown, value != HotnessImage.out, plan.tracking else { return }
+            let least = reader.scale.leastIdle[Int(value) - 1]
+            for page in pages where block.region.table[page].state == .resident && !coldByWord.contains(page)
+            {
+                let pte = block.space[page]
+                let idle = pte.scannedAt - min(pte.idleSince, pte.scannedAt)
+                if idle < least {
+                    scheduler.fail("page \(page) is called idle for \(least) ns after \(idle) ns")
+                }
+            }
+        }
+    }
+
+    func noteEvicted(in image: [UInt8]) {
+        guard let reader = try? HotnessReader(image, pageCount: block.region.pageCount) else { return }
+        reader.forEachRun { value, pages in
+            if value == HotnessImage.out { coldByWord.formUnion(pages) }
+        }
     }
 
     /// Poison is the answer to a read error and to nothing else.

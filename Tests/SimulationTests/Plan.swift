@@ -44,6 +44,8 @@ struct Plan {
     var hasOperator: Bool
     /// The host swaps pages out by itself.
     var hasSwap: Bool
+    /// Exports and imports hotness meanwhile.
+    var hasArchivist: Bool
     var operations: Int
     /// Shares of turns: an actor with a small one is interrupted for long.
     var weights: [Int]
@@ -80,6 +82,7 @@ struct Plan {
         hasHotplug = random.chance(300)
         hasOperator = random.chance(300)
         hasSwap = random.chance(300)
+        hasArchivist = random.chance(400)
         operations = 40 + random.below(160)
         var weights: [Int] = []
         for _ in 0..<16 { weights.append(random.pick([1, 4, 4, 16])) }

@@ -58,11 +58,20 @@ final class World: @unchecked Sendable {
     let disk: SimulatedDisk?
     let settings: Engine.Settings
     private(set) var pager: Pager<SimulatedKernel>!
+    var worker: Worker<SimulatedKernel>!
     let block: Block
     var hotplugged: Block?
     /// Guests, devices and discarders that have not finished.
     var busyActors = 0
     var isEnding = false
+    /// The VM is stopped: guests and devices stand still as soon as they can.
+    var isStopped = false
+    /// Guests and devices that do not.
+    var moving = 0
+    /// Pages that are colder than the simulated kernel's record has them: hotness taken over
+    /// calls them evicted, or the pager put them back while the VM was stopped, which is no
+    /// touch of the guest's.
+    var coldByWord: Set<Int> = []
     var isWorkerAwake = false
     var isWorkerResting = false
     var isServerResting = false
@@ -158,6 +167,7 @@ final class World: @unchecked Sendable {
     private func block(of region: Region) -> Block? { blocks.first { $0.region === region } }
 
     private func noteSettled(_ space: Space, _ page: Int) {
+        if isStopped, space === block.space { coldByWord.insert(page) }
         for block in blocks where block.space === space && !block.unreadable.isEmpty {
             block.unreadable.removeAll { $0 == page }
         }

@@ -4,9 +4,9 @@ extension Worker {
     /// Brings back what is in the store, a huge page at a time. Returns the pages asked for.
     func bringBack() -> Int {
         var wanted = 0
-        for (slot, index) in pager.passLock.withLock({ _ in allHugePages() }) {
+        for (slot, index) in pager.holdingPassLock({ allHugePages() }) {
             guard pager.settings.mode == .drain else { break }
-            let runs = pager.passLock.withLock { _ in storedRuns(slot, index) }
+            let runs = pager.holdingPassLock { storedRuns(slot, index) }
             // Without the lock: it may last for as long as the store cannot be read, and
             // a detach must not wait for that. A block that is gone by then has nothing
             // of ours to populate.

@@ -4,7 +4,7 @@ import Kernel
 /// Runs on one thread of its own, or step by step under simulation.
 public final class Worker<Port: KernelPort>: @unchecked Sendable {
     let pager: Pager<Port>
-    private let tracker: Tracker<Port>
+    let tracker: Tracker<Port>
     private let evictor: Evictor<Port>
     private var candidates: [Int] = []
     /// Where the last pass stopped choosing, so that a quota does not always fall on
@@ -40,8 +40,8 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     /// One pass: looks at guest memory, then evicts. Returns the pages evicted.
     public func pass() -> Int {
         pager.limitPassed.store(false, ordering: .relaxed)
-        pager.passLock.withLock { _ in tracker.pass(lookAge: lookAge) }
-        let evicted = evict(for: demand(surplus: surplus()))
+        pager.holdingPassLock { tracker.pass(lookAge: lookAge) }
+        let evicted = evict(surplus: surplus())
         pager.store.trim()
         measureMetadata()
         return evicted
@@ -51,8 +51,8 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     /// Returns the pages evicted.
     public func relieve() -> Int {
         pager.limitPassed.store(false, ordering: .relaxed)
-        pager.passLock.withLock { _ in tracker.recount() }
-        let evicted = evict(for: demand(surplus: 0))
+        pager.holdingPassLock { tracker.recount() }
+        let evicted = evict(surplus: 0)
         pager.store.trim()
         return evicted
     }
@@ -70,12 +70,14 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         return controller.round(reading, budget: budget)
     }
 
-    private func evict(for demand: EvictionDemand) -> Int {
-        let plan = EvictionPlan(for: demand)
+    private func evict(surplus: Int) -> Int {
+        let (plan, era) = pager.holdingPassLock {
+            (EvictionPlan(for: demand(surplus: surplus)), tracker.era)
+        }
         guard pager.settings.mode == .active, !plan.evictsNothing,
             evictor.health.mayTry(at: pager.kernel.now())
         else { return 0 }
-        return evict(plan)
+        return evict(plan, era)
     }
 
     /// How long a huge page stays warm before its pages are looked at one by one: as
@@ -95,12 +97,12 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     private static var surplusAgeMin: UInt64 { 4_000_000_000 }
 
     func dropCopies() {
-        pager.passLock.withLock { _ in evictor.copies.dropAll(in: pager) }
+        pager.holdingPassLock { evictor.copies.dropAll(in: pager) }
     }
 
     func measureMetadata() {
         var bytes = pager.store.metadataBytes
-        pager.passLock.withLock { _ in
+        pager.holdingPassLock {
             pager.regions.forEach { bytes += $0.table.residentBytes + $0.ages.trim() + $0.swapped.trim() }
         }
         pager.counters.metadataBytes.store(bytes, ordering: .relaxed)
@@ -124,32 +126,38 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
             bytesFreedPerPage: max(pageSize - costPerPage, pageSize / 16))
     }
 
-    private func evict(_ plan: EvictionPlan) -> Int {
-        let hugePages = pager.passLock.withLock { _ in allHugePages() }
+    private func evict(_ plan: EvictionPlan, _ era: Int) -> Int {
+        let hugePages = pager.holdingPassLock { allHugePages() }
         guard !hugePages.isEmpty else { return 0 }
         var choice = EvictionChoice(plan)
-        var evicted = sweep(hugePages, &choice)
+        var evicted = sweep(hugePages, &choice, era)
         if choice.cheapOnly, !choice.isQuotaUsed, mayGoOn {
             choice.cheapOnly = false
-            evicted += sweep(hugePages, &choice)
+            evicted += sweep(hugePages, &choice, era)
         }
         return evicted
     }
 
     /// Goes once round all memory, from where the quota was used up the last time.
-    private func sweep(_ hugePages: [(slot: Int, index: Int)], _ choice: inout EvictionChoice) -> Int {
+    private func sweep(
+        _ hugePages: [(slot: Int, index: Int)], _ choice: inout EvictionChoice, _ era: Int
+    ) -> Int {
         var evicted = 0
         let begin = cursor
         for step in hugePages.indices {
             let (slot, index) = hugePages[(begin + step) % hugePages.count]
             while pager.controlWaiting.value > 0 { pager.kernel.pause() }
             let hadQuota = !choice.isQuotaUsed
-            evicted += pager.passLock.withLock { _ in
+            let done = pager.holdingPassLock { () -> Int? in
+                guard tracker.era == era else { return nil }
                 guard let region = pager.regions[slot], index < region.hugePageCount else { return 0 }
                 choose(region, index, &choice)
                 return evictor.evict(
                     region, candidates[...], evenTouched: choice.plan.takes(tracker.history.current))
             }
+            // The plan speaks of stamps that mean something else now.
+            guard let done else { break }
+            evicted += done
             if hadQuota, choice.isQuotaUsed { cursor = (begin + step + 1) % hugePages.count }
             guard mayGoOn else { break }
         }

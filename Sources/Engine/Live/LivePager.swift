@@ -188,6 +188,38 @@ public final class LivePager: Sendable {
         return region
     }
 
+    /// A block's hotness, as bytes. Control thread.
+    public func exportHotness(_ region: Region) throws(SetupFailure) -> [UInt8] {
+        do {
+            return try worker.exportHotness(region)
+        } catch {
+            throw Self.describe(error, "export", region.name)
+        }
+    }
+
+    /// Takes over what `image` says of a block's hotness. Control thread.
+    public func importHotness(_ image: [UInt8], into region: Region) throws(SetupFailure) {
+        do {
+            try worker.importHotness(image, into: region)
+        } catch {
+            throw Self.describe(error, "import", region.name)
+        }
+    }
+
+    private static func describe(
+        _ failure: Worker<LinuxKernel>.HotnessFailure, _ verb: String, _ name: String
+    ) -> SetupFailure {
+        let what = "cannot \(verb) the hotness of block \(name)"
+        switch failure {
+        case .noLook:
+            return SetupFailure(.inputOutput, "\(what): the kernel does not let us look at its memory")
+        case .flaw(.version(let version)):
+            return SetupFailure(.notSupported, "\(what): \(HotnessImage.Flaw.version(version).reason)")
+        case .flaw(let flaw):
+            return SetupFailure(.invalid, "\(what): \(flaw.reason)")
+        }
+    }
+
     /// The guards of the attached blocks; any thread.
     public var guardNames: StaticString {
         switch guardChoice {

@@ -104,6 +104,33 @@ import Synchronization
         update(pages) { $0 | (Self.marks(ofBlank: $0) & $1) * UInt64(stamp) }
     }
 
+    /// What somebody else knew of the pages: those that are resident get the stamp, but for
+    /// those that are `kept`.
+    public func assign(_ pages: Range<Int>, _ stamp: UInt8) {
+        update(pages) { word, mask in
+            let changes = ~(Self.marks(ofBlank: word) | Self.marks(ofBlank: ~word)) & Self.ones & mask
+            return word & ~(changes * 15) | changes * UInt64(stamp)
+        }
+    }
+
+    /// The end of the run of pages with the same stamp that begins at `page`.
+    public func endOfRun(from page: Int) -> Int {
+        let stamp = self[page]
+        let pattern = Self.ones * UInt64(stamp)
+        var next = page + 1
+        while next < pageCount {
+            let word = next % Self.pagesPerWord == 0 ? next / Self.pagesPerWord : nil
+            if let word, unsafe words[word].load(ordering: .relaxed) == pattern {
+                next = min(pageCount, next + Self.pagesPerWord)
+            } else if self[next] == stamp {
+                next += 1
+            } else {
+                break
+            }
+        }
+        return next
+    }
+
     /// True when every page of the range is known to be resident.
     public func isFull(_ pages: Range<Int>) -> Bool {
         var full = true

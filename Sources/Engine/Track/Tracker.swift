@@ -1,18 +1,22 @@
 import Kernel
 
 /// Looks at guest memory: which pages are present, or swapped out by the host, and which
-/// were touched since the last look. Touched pages are stamped and armed again; cold ones stay armed and keep their
-/// stamp, so a look costs what the working set costs. Worker thread only.
+/// were touched since the last look. Touched pages are stamped and armed again; cold ones
+/// stay armed and keep their stamp, so a look costs what the working set costs. For the
+/// holder of the pager's pass lock: the worker, or a control call.
 @safe public final class Tracker<Port: KernelPort>: @unchecked Sendable {
-    private let pager: Pager<Port>
+    let pager: Pager<Port>
     private let runs: UnsafeMutableBufferPointer<ScanRun>
-    public private(set) var history: IdleHistory
+    public internal(set) var history: IdleHistory
     /// Resident pages by stamp, of all blocks, as of the last pass or recount.
     public private(set) var pagesByStamp = [Int](repeating: 0, count: AgeMap.stampCount)
+    /// Counts the times that stamps got another meaning than by the passing of time: what was
+    /// planned by them before is void.
+    var era = 0
     /// When the last pass began to look, in nanoseconds: nothing is known of later touches.
     public private(set) var lookedAt: UInt64
     private var touchedPages = 0
-    /// Pages that were found touched, by the stamp they had before.
+    /// Pages that were found touched, by the stamp they had before. Of the block looked at.
     private var returned = [Int](repeating: 0, count: AgeMap.stampCount)
     private var hasWarned = false
     private var splits = SplitAllowance()
@@ -42,9 +46,7 @@ import Kernel
         splits.beginPass()
         touchedPages = 0
         pager.regions.forEach { region in
-            for stamp in returned.indices { returned[stamp] = 0 }
-            visitDue(region)
-            region.workingSet.note(returned: returned, history, at: lookedAt)
+            noteReturned(region) { visitDue(region) }
             if let lookAge, !region.guard.isShared { mendDense(region, lookAge) }
         }
         // A touch between the scan of a page and its arming is not noted: the span it
@@ -58,6 +60,20 @@ import Kernel
     /// last pass left it out.
     func visit(_ region: Region, hugePage index: Int) {
         visit(region, hugePages: index..<index + 1)
+    }
+
+    /// Looks at the whole of a block, whatever is due. False when the kernel did not let us.
+    func visitAll(_ region: Region) -> Bool {
+        var isComplete = false
+        noteReturned(region) { isComplete = visit(region, hugePages: 0..<region.hugePageCount) }
+        return isComplete
+    }
+
+    private func noteReturned(_ region: Region, _ look: () -> Void) {
+        let now = pager.kernel.now()
+        for stamp in returned.indices { returned[stamp] = 0 }
+        look()
+        region.workingSet.note(returned: returned, history, at: now)
     }
 
     private func endSpan() {
@@ -98,8 +114,10 @@ import Kernel
         if let first { visit(region, hugePages: first..<region.hugePageCount) }
     }
 
-    /// Looks at neighbouring huge pages, which are one range for the kernel.
-    private func visit(_ region: Region, hugePages: Range<Int>) {
+    /// Looks at neighbouring huge pages, which are one range for the kernel. False when the
+    /// look ended before they did.
+    @discardableResult
+    private func visit(_ region: Region, hugePages: Range<Int>) -> Bool {
         let pages = region.pages(ofHugePages: hugePages)
         let end = region.address(of: pages.upperBound)
         var next = pages.lowerBound
@@ -110,7 +128,8 @@ import Kernel
             let result = unsafe pager.kernel.scan(
                 start: address, end: end, tracked: pager.tracking, into: runs)
             guard case .runs(let count, let walkedTo) = result, walkedTo > address else {
-                return warnOnce("cannot scan \(region.name)")
+                warnOnce("cannot scan \(region.name)")
+                return false
             }
             for index in 0..<count {
                 let run = unsafe runs[index]
@@ -133,6 +152,7 @@ import Kernel
         pager.noteUnmapped(region, next..<pages.upperBound, stamp: history.current)
         rest(region, quietFrom..<hugePages.upperBound)
         if let toArm { arm(region, toArm) }
+        return true
     }
 
     private func noteTouched(_ region: Region, _ pages: Range<Int>, isHuge: Bool) {
