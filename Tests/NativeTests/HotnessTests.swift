@@ -75,7 +75,7 @@ struct HotnessTests {
             "\(kind): \(Double(image.count) / Double(Self.pageCount)) bytes a page, idle pages \(idleBefore)")
         #expect(image.count < Self.pageCount / 2 + 400)
 
-        let after = try Managed(memory, kind, idleAge: 3 * Self.second)
+        let after = try Managed(memory, kind, idleAge: 2 * Self.second)
         // A look before the ages come: everything seems touched.
         _ = after.worker.pass()
         #expect(after.idlePages.allSatisfy { $0 == 0 })
@@ -86,7 +86,7 @@ struct HotnessTests {
             #expect(abs(told - truth) <= truth / 20 + 64)
         }
 
-        // Three seconds would have to pass without the ages. Nobody serves faults here: what
+        // Two seconds would have to pass without the ages. Nobody serves faults here: what
         // has left is not touched any more.
         train(after, memory, seconds: 0.2, isHot)
         for page in 0..<Self.pageCount where isHot(page) { write(page, of: memory) }
@@ -94,7 +94,7 @@ struct HotnessTests {
         after.settings.setMode(.active)
         _ = after.worker.pass()
         // A machine that stood still for that long has made the hot set cold.
-        let isDisturbed = monotonicNow() - touchedAt > 2 * Self.second
+        let isDisturbed = monotonicNow() - touchedAt > Self.second
         var hotOut = 0
         var coldOut = 0
         var cold = 0
