@@ -3,6 +3,7 @@
 #include <clinux.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -68,14 +69,20 @@ int bench_forbid_huge(void *base, uint64_t length)
     return madvise(base, length, MADV_NOHUGEPAGE) < 0 ? -errno : 0;
 }
 
-int bench_make_shared(void *base, uint64_t length)
+int bench_want_huge(void *base, uint64_t length)
+{
+    return madvise(base, length, MADV_HUGEPAGE) < 0 ? -errno : 0;
+}
+
+static int make_shared(void *base, uint64_t length, bool keeps_contents)
 {
     int fd = (int)syscall(SYS_memfd_create, "bench", 1u /* MFD_CLOEXEC */);
     if (fd < 0) {
         return -errno;
     }
     int answer = 0;
-    if (ftruncate(fd, (off_t)length) < 0 || pwrite(fd, base, length, 0) != (ssize_t)length ||
+    if (ftruncate(fd, (off_t)length) < 0 ||
+        (keeps_contents && pwrite(fd, base, length, 0) != (ssize_t)length) ||
         mmap(base, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
         answer = -errno;
     }
@@ -83,9 +90,24 @@ int bench_make_shared(void *base, uint64_t length)
     return answer;
 }
 
+int bench_make_shared(void *base, uint64_t length)
+{
+    return make_shared(base, length, true);
+}
+
+int bench_map_shared(void *base, uint64_t length)
+{
+    return make_shared(base, length, false);
+}
+
 void bench_write(void *base, uint32_t page)
 {
     ((volatile uint64_t *)base)[(uint64_t)page * 512 + 1] = page;
+}
+
+uint64_t bench_read(const void *base, uint32_t page)
+{
+    return ((const volatile uint64_t *)base)[(uint64_t)page * 512 + 1];
 }
 
 void bare_close(int fd)

@@ -4,14 +4,19 @@ import Foundation
 struct Bench {
     let isQuick: Bool
     let isVerbose: Bool
-    /// Only the groups whose names contain this.
+    /// Only the groups whose names contain one of these, separated by commas.
     let only: String?
+    let reportPath: String?
+    /// Another report, whose results are taken over.
+    let mergedReport: String?
 
     init() {
         let environment = ProcessInfo.processInfo.environment
         isQuick = environment["FROSTLINE_BENCH_QUICK"] == "1"
         isVerbose = environment["FROSTLINE_BENCH_VERBOSE"] == "1"
         only = environment["FROSTLINE_BENCH_ONLY"]
+        reportPath = environment["FROSTLINE_BENCH_REPORT"]
+        mergedReport = environment["FROSTLINE_BENCH_MERGE"]
     }
 
     /// Pages of a guest: 32 MiB.
@@ -20,5 +25,7 @@ struct Bench {
     var rounds: Int { isQuick ? 20 : 80 }
     /// A device takes longer.
     var fileRounds: Int { isQuick ? 3 : 15 }
-    func wants(_ group: String) -> Bool { only.map { group.contains($0) } ?? true }
+    func wants(_ group: String) -> Bool {
+        only.map { $0.split(separator: ",").contains { group.contains($0) } } ?? true
+    }
 }

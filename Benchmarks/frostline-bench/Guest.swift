@@ -63,6 +63,20 @@ final class Guest {
         }
     }
 
+    @inline(__always)
+    func touch(_ page: Int, isWrite: Bool) {
+        if isWrite {
+            bench_write(base, UInt32(page))
+        } else {
+            _ = bench_read(base, UInt32(page))
+        }
+    }
+
+    /// Waits until pages are there.
+    func bringBack(_ pages: Range<Int>) {
+        for page in pages { touch(page, isWrite: false) }
+    }
+
     /// Reads a part from its first page to its last; pages per second.
     func touchInOrder(part: Int) -> Double {
         let order = pages(ofPart: part).map { UInt32($0) }

@@ -1,8 +1,8 @@
 import Foundation
 
 /// One line of the report.
-struct Result: Encodable {
-    let name: String
+struct Result: Codable {
+    var name: String
     let value: Double
     let unit: String
     /// What the machine itself costs, in the same unit; nil where nothing compares.
@@ -11,6 +11,8 @@ struct Result: Encodable {
     let ratio: Double?
     /// A plain sentence: what the floor is, or what was measured.
     let floorOf: String
+    /// Where it was measured, when that was not the machine of the report.
+    var machine: String?
 
     init(_ name: String, _ value: Double, _ unit: String, floor: Double?, _ floorOf: String) {
         self.name = name
@@ -22,7 +24,7 @@ struct Result: Encodable {
     }
 
     enum CodingKeys: String, CodingKey {
-        case name, value, unit, floor, ratio
+        case name, value, unit, floor, ratio, machine
         case floorOf = "floor_of"
     }
 
@@ -35,20 +37,36 @@ struct Result: Encodable {
         try container.encode(floor, forKey: .floor)
         try container.encode(ratio, forKey: .ratio)
         try container.encode(floorOf, forKey: .floorOf)
+        try container.encode(machine, forKey: .machine)
     }
 }
 
 /// Where and of what the figures are.
-struct Report: Encodable {
+struct Report: Codable {
     let machine: String
     let commit: String
     let notes: [String]
     var results: [Result] = []
 
     init(notes: [String]) {
-        machine = Self.describeMachine()
+        machine = ProcessInfo.processInfo.environment["FROSTLINE_BENCH_MACHINE"] ?? Self.describeMachine()
         commit = Self.describeCommit()
         self.notes = notes
+    }
+
+    /// Takes over the results of another machine, which are compared with nothing here: they
+    /// carry its name, and floors of its own.
+    mutating func merge(_ path: String) throws {
+        let data = try Data(contentsOf: URL(fileURLWithPath: path))
+        let other = try JSONDecoder().decode(Report.self, from: data)
+        print("on another machine: \(other.machine)")
+        add(
+            other.results.map { result in
+                var result = result
+                result.name += "/lab"
+                result.machine = other.machine
+                return result
+            })
     }
 
     mutating func add(_ results: [Result]) {

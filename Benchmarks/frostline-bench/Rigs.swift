@@ -13,19 +13,38 @@ final class PagerRig {
     let live: LivePager
     let region: Region
     private let evictor: Evictor<LinuxKernel>
+    private let tracker: Tracker<LinuxKernel>
 
-    init(_ guest: Guest, store: PagerOptions.StoreChoice = .compressed) throws {
+    convenience init(_ guest: Guest, store: PagerOptions.StoreChoice = .compressed) throws {
+        try self.init(
+            guest,
+            PagerOptions(tracker: .none, store: store, readErrorAction: .stop, limit: 0, idleAge: 0))
+    }
+
+    /// With an idle age the pager's own worker evicts; without, it does nothing at all.
+    convenience init(_ guest: Guest, _ cell: GuardCell, idleAge: UInt64 = 0) throws {
+        var options = PagerOptions(
+            tracker: cell.tracker, guard: cell.choice, store: .compressed, readErrorAction: .stop,
+            limit: 0, idleAge: idleAge)
+        if idleAge == 0 { options.mode = .off }
+        try self.init(guest, options)
+    }
+
+    private init(_ guest: Guest, _ options: PagerOptions) throws {
         do throws(SetupFailure) {
             live = try LivePager(
-                PagerOptions(
-                    tracker: .none, store: store, readErrorAction: .stop, limit: 0, idleAge: 0),
+                options,
                 host: Host(report: { _ in }, log: { _, message in print(message) }))
             region = try live.attach(name: "bench", start: guest.start, length: guest.length)
         } catch {
             throw BenchmarkFailure(error.message)
         }
         evictor = Evictor(pager: live.pager)
+        tracker = Tracker(pager: live.pager)
     }
+
+    /// Arms what is present.
+    func arm() { tracker.pass(lookAge: nil) }
 
     /// Evicts the pages, all of them back in the guest: whole huge pages at a time.
     func evict(_ pages: Range<Int>) {
@@ -33,12 +52,18 @@ final class PagerRig {
         for page in pages {
             while region.table[page].state != .resident { yieldThread() }
         }
+        let evicted = tryToEvict(pages)
+        precondition(evicted == pages.count, "only \(evicted) of \(pages.count) pages were evicted")
+    }
+
+    /// Evicts those pages that can be.
+    func tryToEvict(_ pages: Range<Int>) -> Int {
         var evicted = 0
         for first in stride(from: pages.lowerBound, to: pages.upperBound, by: Self.pagesPerBatch) {
             let batch = first..<min(first + Self.pagesPerBatch, pages.upperBound)
             evicted += evictor.evict(region, Array(batch)[...])
         }
-        precondition(evicted == pages.count, "only \(evicted) of \(pages.count) pages were evicted")
+        return evicted
     }
 
     private static let pagesPerBatch = hugePageSize / pageSize

@@ -3,10 +3,11 @@ import Kernel
 
 /// `make bench`: what Frostline costs beside what the machine itself costs, measured
 /// in turns in one run. FROSTLINE_BENCH_QUICK=1 measures less often,
-/// FROSTLINE_BENCH_ONLY=part only the groups whose names contain it (and writes no
-/// report), FROSTLINE_BENCH_VERBOSE=1 also prints what lies behind each figure.
+/// FROSTLINE_BENCH_ONLY=part,part only the groups whose names contain one of these (and
+/// writes no report), FROSTLINE_BENCH_VERBOSE=1 also prints what lies behind each figure.
+/// FROSTLINE_BENCH_REPORT=path writes the report there in any case, and
+/// FROSTLINE_BENCH_MERGE=path takes another machine's report in: see scripts/bench.sh.
 let bench = Bench()
-let reportPath = ".build/bench/report.json"
 try FileManager.default.createDirectory(atPath: ".build/bench", withIntermediateDirectories: true)
 let sample = try Guest(pageCount: 1024)
 let ratio = String(format: "%.2f", CompressedPages(of: sample).ratio)
@@ -41,11 +42,19 @@ try measure("evict") { try Eviction(bench: bench).run() }
 try measure("evict/file") { try Eviction(bench: bench).runClean() }
 try measure("staging/move") { try Eviction(bench: bench).runMove() }
 try measure("guard") { try Guards(bench: bench).run() }
-try measure("tracking") { try Tracking(bench: bench).run() }
+try measure("guard/stall") { try Stalls(bench: bench).run() }
+try measure("guard/false-cold") { try FalseCold(bench: bench).run() }
+for cell in Tracking.Cell.all(try KernelFeatures.probe()) {
+    try measure(cell.name) { try Tracking(bench: bench, cell: cell).run() }
+}
 try measure("policy/stall-budget") { try StallBudget(bench: bench).run() }
 try measure("costs") { try Costs(bench: bench).run() }
 
-if bench.only == nil {
+if let other = bench.mergedReport {
+    try report.merge(other)
+}
+if bench.only == nil || bench.reportPath != nil {
+    let reportPath = bench.reportPath ?? ".build/bench/report.json"
     try report.write(to: reportPath)
     print("written to \(reportPath)")
 }

@@ -79,11 +79,16 @@ int bare_register(void *base, uint64_t length);
 int bench_scan(void *base, uint64_t length);
 /* MADV_NOHUGEPAGE; 0 or a negated errno. */
 int bench_forbid_huge(void *base, uint64_t length);
+/* MADV_HUGEPAGE, for memory not written yet; 0 or a negated errno. */
+int bench_want_huge(void *base, uint64_t length);
+/* Maps a memfd, all holes, in the place of private memory; 0 or a negated errno. */
+int bench_map_shared(void *base, uint64_t length);
 /* Puts shared memory (a memfd) with the same contents in the place of private memory; 0
  * or a negated errno. */
 int bench_make_shared(void *base, uint64_t length);
-/* Writes a word of a page. */
+/* Writes, or reads, a word of a page. */
 void bench_write(void *base, uint32_t page);
+uint64_t bench_read(const void *base, uint32_t page);
 
 void bare_close(int fd);
 /* Creates a nameless O_DIRECT file with these contents; the descriptor or a negated errno. */
