@@ -7,15 +7,12 @@ import Synchronization
 /// and one that touches the pages that are leaving.
 struct Stalls {
     let bench: Bench
+    let cell: GuardCell
 
-    func run() throws -> [Result] {
-        try GuardCell.all(try KernelFeatures.probe()).flatMap { cell in
-            try other(cell) + leaving(cell)
-        }
-    }
+    func run() throws -> [Result] { try other(cell) + leaving(cell) }
 
     private static let shares: [(String, Double)] = [("p50", 0.5), ("p99", 0.99)]
-    private var rounds: Int { bench.isQuick ? 5 : 20 }
+    private var rounds: Int { bench.isQuick ? 2 : 20 }
 
     /// Half of the guest is evicted, while the first touches of the other half are timed. All
     /// of it is armed before.
@@ -128,13 +125,10 @@ struct Stalls {
 /// the rest is idle, and what is idle for a second leaves.
 struct FalseCold {
     let bench: Bench
+    let cell: GuardCell
     private static let idleAge: UInt64 = 1_000_000_000
 
     func run() throws -> [Result] {
-        try GuardCell.all(try KernelFeatures.probe()).map { try measure($0) }
-    }
-
-    private func measure(_ cell: GuardCell) throws -> Result {
         let guest = try cell.makeGuest(bench.pageCount)
         let hot = stride(from: 0, to: bench.pageCount, by: 10).shuffled()
         let rig = try PagerRig(guest, cell, idleAge: Self.idleAge)
@@ -147,9 +141,11 @@ struct FalseCold {
         let counters = rig.live.pager.counters
         let back = counters.fetches.value - counters.prefetches.value + counters.rescues.value
         let share = 100 * Double(back) / Double(max(1, counters.evictions.value))
-        return Result(
-            cell.name + "/false-cold", share, "%", floor: nil,
-            "of \(counters.evictions.value) evictions, fetched right back: a tenth of the guest is "
-                + "only read; tracker \(cell.trackerName)")
+        return [
+            Result(
+                cell.name + "/false-cold", share, "%", floor: nil,
+                "of \(counters.evictions.value) evictions, fetched right back: a tenth of the guest is "
+                    + "only read; tracker \(cell.trackerName)")
+        ]
     }
 }

@@ -42,8 +42,10 @@ try measure("evict") { try Eviction(bench: bench).run() }
 try measure("evict/file") { try Eviction(bench: bench).runClean() }
 try measure("staging/move") { try Eviction(bench: bench).runMove() }
 try measure("guard") { try Guards(bench: bench).run() }
-try measure("guard/stall") { try Stalls(bench: bench).run() }
-try measure("guard/false-cold") { try FalseCold(bench: bench).run() }
+for cell in GuardCell.all(try KernelFeatures.probe()) {
+    try measure(cell.name + "/false-cold") { try FalseCold(bench: bench, cell: cell).run() }
+    try measure(cell.name + "/stall") { try Stalls(bench: bench, cell: cell).run() }
+}
 for cell in Tracking.Cell.all(try KernelFeatures.probe()) {
     try measure(cell.name) { try Tracking(bench: bench, cell: cell).run() }
 }
