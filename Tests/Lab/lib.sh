@@ -12,6 +12,7 @@
 # +kvm-asyncpf-int lets the guest run something else while a fault is served.
 : "${GUEST_CPU:=qemu64}" # "host" brings CPU features that the emulator gets wrong
 : "${GUEST_APPEND:=}"       # more kernel arguments
+: "${GUEST_INITRD:=/lab/guest.cpio}"
 : "${PAGER:=}"              # options of the pager, "store=compressed,limit=64M"; empty: none
 
 # A guest line that ends any wait at once. A scenario that wants to see one clears it.
@@ -130,7 +131,7 @@ run_qemu() {
     exec /lab/qemu-system-x86_64 -nodefaults -no-user-config -display none -L /lab/share \
         -machine "q35$layout" -accel kvm -cpu "$GUEST_CPU" -smp "$GUEST_CPUS" \
         -m "$((each * GUEST_BACKENDS >> 20))M" \
-        -kernel /lab/vmlinuz -initrd /lab/guest.cpio \
+        -kernel /lab/vmlinuz -initrd "$GUEST_INITRD" \
         -append "console=ttyS0 quiet mitigations=off panic=-1 oops=panic $GUEST_APPEND" \
         -chardev "pipe,id=serial,path=$run/serial" -serial chardev:serial \
         -chardev "socket,id=qmp,path=$qmp_socket,server=on,wait=off" -mon chardev=qmp,mode=control \

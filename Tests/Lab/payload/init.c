@@ -139,6 +139,12 @@ static void obey(char **w, int n)
                     !strcmp(word(w, n, 4, "direct"), "direct"));
     } else if (!strcmp(w[0], "net")) {
         command_net(word(w, n, 1, "eth0"), word(w, n, 2, "eth1"), number(w, n, 3, 64));
+    } else if (!strcmp(w[0], "serve")) {
+        command_serve(number(w, n, 1, 64));
+    } else if (!strcmp(w[0], "request")) {
+        command_request(number(w, n, 1, 10), number(w, n, 2, 100));
+    } else if (!strcmp(w[0], "recall")) {
+        command_recall(number(w, n, 1, 1000));
     } else if (!strcmp(w[0], "reboot")) {
         end_machine(RB_AUTOBOOT);
     } else if (!strcmp(w[0], "poweroff")) {

@@ -58,4 +58,10 @@ void command_stress(int seconds, int threads);
 void command_blk(const char *device, int mebibytes, int rounds, int direct);
 void command_net(const char *from, const char *to, int frames);
 
+/* ---- service.c: redis-server and a client of its ---- */
+
+void command_serve(int mebibytes);
+void command_request(int seconds, int hundredths);
+void command_recall(int count);
+
 #endif
