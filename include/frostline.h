@@ -41,7 +41,8 @@ typedef struct frostline_block frostline_block;
 
 /* How the pager learns which pages were touched. */
 typedef enum frostline_tracker {
-    /* RWP where the kernel has it, otherwise WP, otherwise NONE; a warning says so. */
+    /* RWP where the kernel has it. Otherwise ZAP for shared memory, and for private memory
+     * WP, or else NONE; a warning says so. */
     FROSTLINE_TRACKER_AUTO = 0,
     /* userfaultfd read-write protection, asynchronous (Linux 7.3). */
     FROSTLINE_TRACKER_RWP = 1,
@@ -49,7 +50,11 @@ typedef enum frostline_tracker {
     FROSTLINE_TRACKER_NONE = 2,
     /* userfaultfd write protection, asynchronous (Linux 6.7). Reads go unnoticed: a
      * page that is only read looks cold, and is fetched again at the next read. */
-    FROSTLINE_TRACKER_WP = 3
+    FROSTLINE_TRACKER_WP = 3,
+    /* Unmapping: what is mapped again at the next look was touched, reads included. Needs
+     * no protection in the kernel, and costs a minor fault a touch. Shared memory only:
+     * other blocks are refused. */
+    FROSTLINE_TRACKER_ZAP = 4
 } frostline_tracker;
 
 /* How a page is taken from the guest without losing a write. */
@@ -198,7 +203,7 @@ typedef struct frostline_block_info {
 typedef struct frostline_stats {
     uint32_t struct_size;
     uint32_t reserved;
-    const char *tracker;      /* in use: "rwp", "wp" or "none" */
+    const char *tracker;      /* in use: "rwp", "wp", "zap", "none", or "wp,zap" for both kinds of memory */
     const char *guard;        /* in use: "move", "minor", "move,minor", "freeze" or "write-protect" */
     const char *store;        /* "compressed" or "file" */
     /* Bytes of guest memory, by where they are. */
@@ -313,8 +318,8 @@ void frostline_pager_stats(const frostline_pager *pager, frostline_stats *stats)
  * merging.
  *   -EINVAL      an argument is missing, or the memory is not page-aligned, empty,
  *                or not private and anonymous
- *   -EOPNOTSUPP  page_size is not 4096, or the guard that was demanded, or this
- *                kernel, does not fit this kind of memory
+ *   -EOPNOTSUPP  page_size is not 4096, or the tracker or guard that was demanded,
+ *                or this kernel, does not fit this kind of memory
  *   -EBUSY       the memory is registered with another userfaultfd, or the pager
  *                has as many blocks as it takes (64)
  *   other        as the kernel answered; -ENOMEM may mean vm.max_map_count

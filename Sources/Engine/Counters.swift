@@ -27,9 +27,10 @@ public final class Counters: Sendable {
     public let poisonedPages = Atomic<UInt64>(0)
     public let passes = Atomic<UInt64>(0)
 
-    /// Attached blocks, and those of them that are shared memory.
+    /// Attached blocks, those of them that are shared memory, and those that are zapped.
     public let blocks = Atomic<Int>(0)
     public let sharedBlocks = Atomic<Int>(0)
+    public let zappedBlocks = Atomic<Int>(0)
     /// Sum of the attached blocks, in pages.
     public let attachedPages = Atomic<Int>(0)
     /// Host memory of page tables, ages and bookkeeping as of the last pass, in bytes.

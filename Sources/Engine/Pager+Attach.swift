@@ -46,6 +46,7 @@ extension Pager {
         counters.attachedPages.add(change * region.pageCount, ordering: .relaxed)
         counters.blocks.add(change, ordering: .relaxed)
         if region.guard.isShared { counters.sharedBlocks.add(change, ordering: .relaxed) }
+        if isZapped(region) { counters.zappedBlocks.add(change, ordering: .relaxed) }
     }
 
     /// Returns when the fault server no longer uses what it found in `regions` before.

@@ -97,9 +97,11 @@ extension PagerOptions {
         case FROSTLINE_TRACKER_RWP.rawValue: tracker = .readWriteProtection
         case FROSTLINE_TRACKER_NONE.rawValue: tracker = .none
         case FROSTLINE_TRACKER_WP.rawValue: tracker = .writeProtection
+        case FROSTLINE_TRACKER_ZAP.rawValue: tracker = .zapping
         default:
             throw SetupFailure(
-                .invalid, unsafe "tracker \(options.tracker) is unknown; there are auto, rwp, wp and none")
+                .invalid,
+                unsafe "tracker \(options.tracker) is unknown; there are auto, rwp, wp, zap and none")
         }
         let chosen: GuardChoice
         switch unsafe options.guard {

@@ -27,11 +27,7 @@ func copyKnownFields<Fields>(of filled: inout Fields, to target: UnsafeMutablePo
 private func snapshot(_ live: LivePager) -> frostline_stats {
     var stats = unsafe frostline_stats()
     let pager = live.pager
-    switch live.tracking {
-    case .none: unsafe stats.tracker = cString("none")
-    case .readWriteProtection: unsafe stats.tracker = cString("rwp")
-    case .writeProtection, .synchronousWriteProtection: unsafe stats.tracker = cString("wp")
-    }
+    unsafe stats.tracker = cString(live.trackerNames)
     unsafe stats.guard = cString(live.guardNames)
     unsafe stats.store = cString(live.storeName)
     unsafe fillPlaces(&stats, pager)

@@ -371,16 +371,17 @@ static void refuses_memory(frostline_pager *pager, void *address, const char *re
     check(answer == -EINVAL && strstr(error, reason), reason, error);
 }
 
-/* A guard that does not fit the memory is refused. */
-static void refuses_guard(uint32_t guard, int sharing, const char *reason)
+/* A tracker or guard that does not fit the memory is refused. */
+static void refuses_demand(uint32_t tracker, uint32_t guard, int sharing, const char *reason)
 {
     frostline_options options = good_options();
+    options.tracker = tracker;
     options.guard = guard;
     frostline_host host = silent_host();
     frostline_pager *pager;
     frostline_block *block;
     char error[512] = "";
-    check(api.create(&options, &host, &pager, error, sizeof error) == 0, "a pager with a guard is created", error);
+    check(api.create(&options, &host, &pager, error, sizeof error) == 0, "a pager with a demand is created", error);
     frostline_block_info info;
     memset(&info, 0, sizeof info);
     info.struct_size = sizeof info;
@@ -421,10 +422,66 @@ static void guards_by_write_protection(void)
     munmap(info.address, MIB);
 }
 
+static int automatic_tracker_is(const char *name)
+{
+    frostline_options options = good_options();
+    options.tracker = FROSTLINE_TRACKER_AUTO;
+    frostline_host host = silent_host();
+    frostline_pager *pager;
+    char error[512] = "";
+    check(api.create(&options, &host, &pager, error, sizeof error) == 0, "a tracker is found", error);
+    int is = strcmp(stats_of(pager).tracker, name) == 0;
+    api.destroy(pager);
+    return is;
+}
+
+/* What the statistics call the tracker: at first, with a block, and with another beside it. */
+static void names_trackers(uint32_t tracker, const char *empty, int first, const char *with_first, int second, const char *with_both)
+{
+    const int sharing[2] = {first, second};
+    const char *const names[2] = {with_first, with_both};
+    frostline_options options = good_options();
+    options.tracker = tracker;
+    frostline_host host = silent_host();
+    frostline_pager *pager;
+    frostline_block *blocks[2] = {NULL, NULL};
+    void *memory[2];
+    char error[512] = "";
+    check(api.create(&options, &host, &pager, error, sizeof error) == 0, "a tracker is taken", error);
+    check(strcmp(stats_of(pager).tracker, empty) == 0, "and named without a block", stats_of(pager).tracker);
+    for (int i = 0; i < 2 && sharing[i]; i++) {
+        memory[i] = mmap(NULL, MIB, PROT_READ | PROT_WRITE, sharing[i] | MAP_ANONYMOUS, -1, 0);
+        frostline_block_info info;
+        memset(&info, 0, sizeof info);
+        info.struct_size = sizeof info;
+        info.page_size = (uint32_t)PAGE;
+        info.name = "ram";
+        info.address = memory[i];
+        info.length = MIB;
+        check(api.attach(pager, &info, &blocks[i], error, sizeof error) == 0, "it takes a block", error);
+        check(strcmp(stats_of(pager).tracker, names[i]) == 0, names[i], stats_of(pager).tracker);
+    }
+    for (int i = 0; i < 2 && blocks[i] != NULL; i++) {
+        api.detach(blocks[i]);
+        munmap(memory[i], MIB);
+    }
+    api.destroy(pager);
+}
+
 static void refuses_blocks(void)
 {
-    refuses_guard(FROSTLINE_GUARD_MOVE, MAP_SHARED, "guard move was demanded");
-    refuses_guard(FROSTLINE_GUARD_MINOR, MAP_PRIVATE, "guard minor was demanded");
+    const uint32_t none = FROSTLINE_TRACKER_NONE;
+    refuses_demand(none, FROSTLINE_GUARD_MOVE, MAP_SHARED, "guard move was demanded");
+    refuses_demand(none, FROSTLINE_GUARD_MINOR, MAP_PRIVATE, "guard minor was demanded");
+    refuses_demand(FROSTLINE_TRACKER_ZAP, FROSTLINE_GUARD_AUTO, MAP_PRIVATE, "tracker zap was demanded");
+    names_trackers(FROSTLINE_TRACKER_ZAP, "zap", MAP_SHARED, "zap", 0, "");
+    names_trackers(FROSTLINE_TRACKER_WP, "wp", MAP_PRIVATE, "wp", MAP_SHARED, "wp");
+    names_trackers(FROSTLINE_TRACKER_NONE, "none", MAP_SHARED, "none", 0, "");
+    if (automatic_tracker_is("wp")) {
+        names_trackers(FROSTLINE_TRACKER_AUTO, "wp", MAP_PRIVATE, "wp", MAP_SHARED, "wp,zap");
+        names_trackers(FROSTLINE_TRACKER_AUTO, "wp", MAP_SHARED, "zap", 0, "");
+    }
+    refuses_demand(FROSTLINE_TRACKER_WP, FROSTLINE_GUARD_WRITE_PROTECT, MAP_SHARED, "shared memory");
     frostline_options guarded = good_options();
     guarded.guard = FROSTLINE_GUARD_WRITE_PROTECT;
     guarded.tracker = FROSTLINE_TRACKER_NONE;

@@ -12,6 +12,7 @@ public final class LivePager: Sendable {
     private let threads: Lock<Threads>
     public let storeName: StaticString
     public let tracking: PageTracking
+    private let trackerChoice: PagerOptions.TrackerChoice
     private let guardChoice: PagerOptions.GuardChoice
     private static let tickNanoseconds: UInt64 = 1_000_000_000
     /// At least this long after a pass that evicted nothing, however far beyond its
@@ -67,6 +68,7 @@ public final class LivePager: Sendable {
         } catch {
             throw SetupFailure(error, "cannot set up the pager: \(error.text)")
         }
+        trackerChoice = options.tracker
         guardChoice = options.guard
         if case .file = options.store { storeName = "file" } else { storeName = "compressed" }
         threads = Lock(Threads())
@@ -179,6 +181,7 @@ public final class LivePager: Sendable {
             }
         }
         let kind = try checked { () throws(Errno) in try MemoryKind(start: start, length: length) }
+        try Setup.checkTracker(trackerChoice, for: kind, block: name)
         let chosen = try Setup.chooseGuard(guardChoice, for: kind, block: name, pager.kernel.features)
         let region = try checked { () throws(Errno) in
             if let errno = forbidMerging(start: start, length: length) { throw errno }
@@ -217,6 +220,20 @@ public final class LivePager: Sendable {
             return SetupFailure(.notSupported, "\(what): \(HotnessImage.Flaw.version(version).reason)")
         case .flaw(let flaw):
             return SetupFailure(.invalid, "\(what): \(flaw.reason)")
+        }
+    }
+
+    /// The trackers of the attached blocks; any thread.
+    public var trackerNames: StaticString {
+        let counters = pager.counters
+        if trackerChoice == .zapping { return "zap" }
+        switch tracking {
+        case .none: return "none"
+        case .readWriteProtection: return "rwp"
+        case .writeProtection, .synchronousWriteProtection:
+            let zapped = counters.zappedBlocks.value
+            if zapped == 0 { return "wp" }
+            return zapped < counters.blocks.value ? "wp,zap" : "zap"
         }
     }
 

@@ -2,7 +2,9 @@ import Kernel
 
 /// How a pager is wanted, after the C types are gone.
 public struct PagerOptions: Sendable {
-    public enum TrackerChoice: Sendable { case automatic, readWriteProtection, writeProtection, none }
+    public enum TrackerChoice: Sendable {
+        case automatic, readWriteProtection, writeProtection, zapping, none
+    }
     public enum GuardChoice: Sendable { case automatic, move, minor, freeze, writeProtect }
     public enum StoreChoice: Sendable {
         case compressed

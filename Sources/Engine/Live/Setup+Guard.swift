@@ -84,6 +84,18 @@ extension Setup {
         return .synchronousWriteProtection
     }
 
+    /// Refuses a block whose memory the tracker that was asked for cannot look at.
+    static func checkTracker(
+        _ choice: PagerOptions.TrackerChoice, for kind: MemoryKind, block name: String
+    ) throws(SetupFailure) {
+        guard choice == .zapping, kind == .privateAnonymous else { return }
+        throw SetupFailure(
+            .notSupported,
+            "tracker zap was demanded, but block \(name) is private anonymous memory, which would "
+                + "lose its contents by being unmapped; use share=on, or tracker auto, rwp or wp (of "
+                + "a pager of its own, if other blocks are to be zapped)")
+    }
+
     private static func describe(_ other: MemoryKind.Other) -> String {
         switch other {
         case .unmapped: "not mapped throughout"

@@ -46,6 +46,17 @@ enum Setup {
         switch choice {
         case .none:
             return .none
+        case .zapping:
+            guard features.minorShared, features.writeProtection else {
+                throw SetupFailure(
+                    .notSupported,
+                    "tracker zap was demanded, but this kernel lacks userfaultfd minor faults on "
+                        + "shmem (Linux 5.14) or asynchronous write protection (Linux 6.7): use a "
+                        + "later one, or tracker auto or none")
+            }
+            // Protects nothing: a touch of a mapping registered with it does not map the
+            // page's neighbours, too (fault-around), which would look touched.
+            return .writeProtection
         case .readWriteProtection:
             guard features.readWriteProtection else {
                 throw SetupFailure(
@@ -68,24 +79,29 @@ enum Setup {
                 host.log(
                     .warning,
                     "this kernel has neither userfaultfd read-write protection (Linux 7.3) nor "
-                        + "asynchronous write protection (Linux 6.7), so touches are not tracked: "
-                        + "a page is as old as its last arrival in RAM")
+                        + "asynchronous write protection (Linux 6.7), so touches of private memory "
+                        + "are not tracked: a page is as old as its last arrival in RAM")
                 return .none
             }
             host.log(
                 .warning,
                 "this kernel has no userfaultfd read-write protection (Linux 7.3), so only writes "
-                    + "are tracked (tracker wp): pages that are only read look cold and come back")
+                    + "to private memory are tracked (tracker wp): pages that are only read look "
+                    + "cold and come back")
             return .writeProtection
         }
     }
 
-    /// Whether touches of shared memory are found by unmapping it: where reads would go
-    /// unnoticed otherwise.
+    /// Whether touches of shared memory are found by unmapping it: on demand, or where
+    /// reads would go unnoticed otherwise.
     static func zapsShared(
         _ choice: PagerOptions.TrackerChoice, _ tracking: PageTracking, _ features: KernelFeatures
     ) -> Bool {
-        choice == .automatic && tracking == .writeProtection && features.minorShared
+        switch choice {
+        case .zapping: true
+        case .automatic: tracking == .writeProtection && features.minorShared
+        case .readWriteProtection, .writeProtection, .none: false
+        }
     }
 
     static func openFile(_ store: PagerOptions.StoreChoice) throws(SetupFailure) -> StoreFile? {
