@@ -8,12 +8,14 @@
 
 : "${GUEST_MEMORY:=256M}"   # of all backends together
 : "${GUEST_BACKENDS:=1}"    # two and more: one NUMA node each
+: "${GUEST_BACKEND:=ram}"   # or "memfd", "ram,share=on": what their memory is
 : "${GUEST_CPUS:=1}"
 # +kvm-asyncpf-int lets the guest run something else while a fault is served.
 : "${GUEST_CPU:=qemu64}" # "host" brings CPU features that the emulator gets wrong
 : "${GUEST_APPEND:=}"       # more kernel arguments
 : "${GUEST_INITRD:=/lab/guest.cpio}"
 : "${PAGER:=}"              # options of the pager, "store=compressed,limit=64M"; empty: none
+: "${PAGER_LIBRARY:=/lab/libfrostline.so}"
 
 # A guest line that ends any wait at once. A scenario that wants to see one clears it.
 GUEST_FATAL='Kernel panic|Oops: |BUG: (unable|kernel|Bad)|general protection fault'
@@ -116,11 +118,12 @@ run_qemu() {
     each=$(($(lab size "$GUEST_MEMORY") / GUEST_BACKENDS))
     if [ -n "$PAGER" ]; then
         set -- "$@" -object \
-            "memory-pager-frostline,id=pager0,library=/lab/libfrostline.so,$PAGER"
+            "memory-pager-frostline,id=pager0,library=$PAGER_LIBRARY,$PAGER"
         pager_property=,pager=pager0
     fi
     while [ "$backend" -lt "$GUEST_BACKENDS" ]; do
-        set -- "$@" -object "memory-backend-ram,id=ram$backend,size=$each$pager_property"
+        set -- "$@" -object \
+            "memory-backend-$GUEST_BACKEND,id=ram$backend,size=$each$pager_property"
         if [ "$GUEST_BACKENDS" -gt 1 ]; then
             set -- "$@" -numa "node,memdev=ram$backend"
         else
@@ -341,8 +344,13 @@ all_rss() { lab rss "$guest_pid" $guest_ranges; }
 
 process_rss() { all_rss | cut -d ' ' -f 1; }
 
+# Bytes of guest RAM in the host's. Pages of shared memory are there as long as they are in
+# their file, mapped or not.
 guest_ram_rss() {
     local block sum=0 all
+    case $GUEST_BACKEND in
+    memfd* | *share=on*) memfd_bytes && return ;;
+    esac
     all=$(all_rss)
     for block in ${all#* }; do
         sum=$((sum + block))
@@ -370,6 +378,32 @@ cgroup_enter() {
     echo $$ >"$vm_cgroup/cgroup.procs"
 }
 cgroup_leave() { echo $$ >/sys/fs/cgroup/cgroup.procs; }
+
+# Bytes that QEMU's files without a name hold.
+memfd_bytes() {
+    local file sum=0
+    for file in "/proc/$guest_pid/fd"/*; do
+        case $(readlink "$file") in
+        /memfd:*) sum=$((sum + $(stat -L -c %b "$file") * 512)) ;;
+        esac
+    done
+    echo "$sum"
+}
+
+# ---- stress --------------------------------------------------------------------------
+
+# stress_guest TRACKER GUARD SECONDS: all vCPUs read and write at random under a pager that
+# works in this way, every write is remembered, and pages leave and come back all the time.
+# A lost write, a stale page or a torn one would show as a mismatch.
+stress_guest() {
+    expect_eq "tracker and guard" "$(pager_stat tracker guard)" "$1 $2"
+    pager_set mode active # it may have been off while the guest booted, to be quicker
+    guest_ask 'fill 50' '^filled ' 120
+    guest_ask "stress $3 $GUEST_CPUS" '^stress ' $(($3 + 60))
+    note "$guest_line"
+    note "evictions, faults, rescues: $(pager_stat evictions faults rescues)"
+    expect_eq "mismatches under stress" "$(guest_field mismatches)" 0
+}
 
 # ---- the end -------------------------------------------------------------------------
 

@@ -102,6 +102,15 @@ void command_blk(const char *device, int mebibytes, int rounds, int direct)
     close(job.fd);
 }
 
+void command_balloon(void)
+{
+    static const char *const modules[] = {"virtio_balloon", NULL};
+
+    if (!load_modules(modules)) {
+        say("balloon ready");
+    }
+}
+
 /* A raw socket on the interface, which is brought up. */
 static int open_interface(const char *name)
 {

@@ -145,6 +145,8 @@ static void obey(char **w, int n)
         command_request(number(w, n, 1, 10), number(w, n, 2, 100));
     } else if (!strcmp(w[0], "recall")) {
         command_recall(number(w, n, 1, 1000));
+    } else if (!strcmp(w[0], "balloon")) {
+        command_balloon();
     } else if (!strcmp(w[0], "reboot")) {
         end_machine(RB_AUTOBOOT);
     } else if (!strcmp(w[0], "poweroff")) {

@@ -57,6 +57,8 @@ void pattern_fill(void *bytes, size_t count, uint64_t seed);
 void command_stress(int seconds, int threads);
 void command_blk(const char *device, int mebibytes, int rounds, int direct);
 void command_net(const char *from, const char *to, int frames);
+/* From then on the guest gives memory back as it is told to. */
+void command_balloon(void);
 
 /* ---- service.c: redis-server and a client of its ---- */
 
