@@ -254,6 +254,7 @@ typedef struct frostline_stats {
     uint64_t prefetch_hits;       /* … of which the guest went through */
     uint64_t clean_evictions;     /* part of evictions: nothing was written, the store still had them */
     uint64_t kept_copy_bytes;     /* in RAM, and a copy is kept in the store until space is wanted */
+    uint64_t swapped_bytes;       /* in the host's own swap as of the last pass: left to the host */
 } frostline_stats;
 
 /* Thresholds of a working set: idle for at least 2^0, 2^1 … 2^12 seconds. */

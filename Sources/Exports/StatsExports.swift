@@ -86,6 +86,7 @@ private func fillCounters(_ stats: inout frostline_stats, _ counters: Counters) 
     unsafe stats.duplicate_faults = counters.duplicateFaults.value
     unsafe stats.evictions = counters.evictions.value
     unsafe stats.clean_evictions = counters.cleanEvictions.value
+    unsafe stats.swapped_bytes = bytes(counters.swappedPages.value)
     unsafe stats.kept_copy_bytes = bytes(counters.keptCopies.value)
     unsafe stats.busy_pages = counters.busyPages.value
     unsafe stats.returned_pages = counters.returnedPages.value
