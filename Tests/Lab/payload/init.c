@@ -134,6 +134,12 @@ static void obey(char **w, int n)
         command_verify((uint64_t)number(w, n, 1, INT_MAX));
     } else if (!strcmp(w[0], "stress")) {
         command_stress(number(w, n, 1, 10), number(w, n, 2, get_nprocs()));
+    } else if (!strcmp(w[0], "pattern")) {
+        command_pattern(word(w, n, 1, "uniform"), number(w, n, 2, 15), number(w, n, 3, 6));
+    } else if (!strcmp(w[0], "since")) {
+        command_since();
+    } else if (!strcmp(w[0], "truth")) {
+        command_truth();
     } else if (!strcmp(w[0], "blk")) {
         command_blk(word(w, n, 1, "/dev/vda"), number(w, n, 2, 16), number(w, n, 3, 1),
                     !strcmp(word(w, n, 4, "direct"), "direct"));

@@ -52,6 +52,15 @@ int page_check(uint64_t page);
 /* Fills `count` bytes, a multiple of 8, from a seed: half of it constant. */
 void pattern_fill(void *bytes, size_t count, uint64_t seed);
 
+/* ---- pattern.c: touches of which it is known when ---- */
+
+/* Touches pages for so many seconds, so that many are idle for about `idle` seconds. */
+void command_pattern(const char *name, int seconds, int idle);
+/* Says how long ago the last pattern ended. */
+void command_since(void);
+/* Sends what was touched when to the virtio port "truth". */
+void command_truth(void);
+
 /* ---- stress.c, devices.c ---- */
 
 void command_stress(int seconds, int threads);

@@ -17,6 +17,9 @@ int command_json(int argc, char **argv);
 int command_rss(int argc, char **argv);
 int command_dm(int argc, char **argv);
 int command_sample(int argc, char **argv);
+int command_hotness(int argc, char **argv);
+int command_damon(int argc, char **argv);
+int command_accuracy(int argc, char **argv);
 int command_size(int argc, char **argv);
 
 /* Prints "lab: MESSAGE" and ends the program with status 1. */

@@ -22,6 +22,10 @@ static const struct {
     {"sample", command_sample,
      "CSV SOCKET PID GUEST_LOG PHASE_FILE START LENGTH…: a time line, until the process ends"},
     {"dm", command_dm, "create|load NAME TARGET…: a device-mapper device"},
+    {"hotness", command_hotness, "FILE SECONDS: pages that a hotness image calls idle for so long"},
+    {"damon", command_damon, "REGIONS START INTERVALS: pages that DAMON calls idle for so long"},
+    {"accuracy", command_accuracy,
+     "TRUTH SECONDS MARGIN: judges such pages against what the guest knows"},
     {"size", command_size, "512M: the same in bytes"},
 };
 

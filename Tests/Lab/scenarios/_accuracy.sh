@@ -1,0 +1,103 @@
+# Does the tracker know what is cold? A guest that knows when it touched each page is the judge.
+# shellcheck shell=dash
+#lab: LAB_TIMEOUT=240
+: "${GUEST_MEMORY=160M}"
+: "${TRACKER=rwp}"                        # or wp, zap, none; damon, which needs PAGER=
+: "${IDLE=6}"                             # seconds that "idle" means
+: "${PATTERNS=zipf scan read-only}"       # "all": these, uniform, phases and write-only
+: "${PRECISION=9900}"                     # the least that passes, in ten-thousandths; "": any
+: "${RECALL=$PRECISION}"
+: "${HOST_THP=never}"                     # of the emulated host: "always" makes huge pages
+: "${DAMON=5000 100000 10 1000}"          # microseconds to sample and aggregate, regions
+: "${PAGER=tracker=$TRACKER,store=compressed,mode=observe,limit=0,idle-age=$IDLE}"
+# shellcheck source=Tests/Lab/lib.sh
+. /lab/lib.sh
+
+[ "$PATTERNS" != all ] || PATTERNS='uniform zipf scan phases read-only write-only'
+readonly kdamond=/sys/kernel/mm/damon/admin/kdamonds/0
+readonly truth=/out/truth.bin
+
+damon_write() { echo "$2" >"$kdamond/$1" || fail "DAMON does not take $2 for $1"; }
+
+# DAMON watches guest RAM by the access bits of QEMU's page tables, those of KVM included, and
+# reports all regions that it has made of it.
+damon_start() {
+    local start length
+    # The kernel's own statistics would exclude others.
+    echo N >/sys/module/damon_stat/parameters/enabled 2>/dev/null || true
+    # shellcheck disable=SC2086 # one word each
+    set -- $DAMON $guest_ranges
+    damon_sample=$1 damon_aggregate=$2 damon_min=$3 damon_max=$4 start=$5 length=$6
+    echo 1 >"${kdamond%/0}/nr_kdamonds"
+    damon_write contexts/nr_contexts 1
+    damon_write contexts/0/operations fvaddr
+    damon_write contexts/0/targets/nr_targets 1
+    damon_write contexts/0/targets/0/pid_target "$guest_pid"
+    damon_write contexts/0/targets/0/regions/nr_regions 1
+    damon_write contexts/0/targets/0/regions/0/start "$((start))"
+    damon_write contexts/0/targets/0/regions/0/end "$((start + length))"
+    damon_write contexts/0/monitoring_attrs/intervals/sample_us "$damon_sample"
+    damon_write contexts/0/monitoring_attrs/intervals/aggr_us "$damon_aggregate"
+    damon_write contexts/0/monitoring_attrs/nr_regions/max "$damon_max"
+    damon_write contexts/0/monitoring_attrs/nr_regions/min "$damon_min"
+    damon_write contexts/0/schemes/nr_schemes 1
+    damon_write contexts/0/schemes/0/action stat
+    for range in sz nr_accesses age; do
+        damon_write "contexts/0/schemes/0/access_pattern/$range/min" 0
+        damon_write "contexts/0/schemes/0/access_pattern/$range/max" 4294967295
+    done
+    damon_write state on
+    damon_start_address=$start
+}
+
+# What the tracker calls idle, as ranges of pages.
+look() {
+    if [ "$TRACKER" = damon ]; then
+        damon_write state update_schemes_tried_regions
+        lab damon "$kdamond/contexts/0/schemes/0/tried_regions" "$damon_start_address" \
+            "$((IDLE * 1000000 / damon_aggregate))" >/out/told
+    else
+        qmp '{"execute":"memory-pager-save-hotness","arguments":{"id":"pager0","filename":"/out/hotness"}}' \
+            >/dev/null || fail "no hotness: $(tail -n 1 "$qmp_log")"
+        lab hotness /out/hotness "$IDLE" >/out/told
+    fi
+}
+
+# Nothing can be said of pages whose idle time differs from the one in question by less than
+# the time between two looks, and than the time that passed between the last touch and the look.
+judge() {
+    local before after asked answered delay margin figures
+    guest_ask "pattern $1 $((IDLE * 22 / 10)) $IDLE" "^pattern $1 " $((IDLE * 10 + 60))
+    before=$(uptime_seconds)
+    look
+    after=$(uptime_seconds)
+    asked=$after
+    guest_ask since '^since ' 30
+    answered=$(uptime_seconds)
+    guest_since=$(guest_field since)
+    : >$truth
+    guest_ask truth '^truth ' 60
+    # Between the pattern's end and the look, by the guest's clock: the middle of what is
+    # possible, and half of its width.
+    set -- "$1" "$guest_since"
+    delay=$(awk "BEGIN { print $2 - (($answered - $before) + ($asked - $after)) / 2 }")
+    margin=$(awk "BEGIN { print $IDLE / 8 + (($answered - $before) - ($asked - $after)) / 2 }")
+    figures=$(lab accuracy $truth "$(awk "BEGIN { print $IDLE - $delay }")" "$margin" </out/told)
+    note "$TRACKER, $1: $figures (margin $margin s)"
+    echo "$TRACKER $HOST_THP $1 $margin $figures" >>/out/accuracy.txt
+    # shellcheck disable=SC2086 # one word each
+    set -- "$1" $figures
+    if [ "$7" = 0 ] || [ "$5" -ge $(($3 / 2)) ]; then fail "$1 shows too little: $figures"; fi
+    [ -z "$PRECISION" ] || expect_ge "precision of $TRACKER, $1, in 1/10000" "${13}" "$PRECISION"
+    [ -z "$RECALL" ] || expect_ge "recall of $TRACKER, $1, in 1/10000" "${15}" "$RECALL"
+}
+
+echo "$HOST_THP" >/sys/kernel/mm/transparent_hugepage/enabled
+guest_start -device virtio-serial-pci -chardev "file,id=truth,path=$truth,append=on" \
+    -device virtserialport,chardev=truth,name=truth
+guest_ask 'fill 40 small' '^filled ' 90
+[ "$TRACKER" != damon ] || damon_start
+for pattern in $PATTERNS; do
+    judge "$pattern"
+done
+guest_quit
