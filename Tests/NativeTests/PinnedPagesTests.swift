@@ -1,41 +1,10 @@
 import Engine
-import Glibc
+import Foundation
 import Kernel
 import Testing
 
 @Suite("Pages pinned for I/O")
 struct PinnedPagesTests {
-    /// Registered buffers of an io_uring: memory that the kernel pins for as long as the
-    /// ring lives, as it does for direct I/O and for devices.
-    private struct Pin {
-        private let ring: Int32
-
-        init(_ start: UInt64, pages: Int) throws {
-            var parameters = [UInt8](repeating: 0, count: 120)
-            let ring = parameters.withUnsafeMutableBytes {
-                Self.syscall(425, 1, Int(bitPattern: $0.baseAddress!), 0, 0)  // io_uring_setup
-            }
-            try #require(ring >= 0)
-            self.ring = Int32(ring)
-            var buffer = iovec(
-                iov_base: UnsafeMutableRawPointer(bitPattern: UInt(start)), iov_len: pages * pageSize)
-            let answer = withUnsafeMutablePointer(to: &buffer) {
-                Self.syscall(427, ring, 0, Int(bitPattern: $0), 1)  // io_uring_register, buffers
-            }
-            try #require(answer == 0)
-        }
-
-        func release() {
-            close(ring)
-        }
-
-        /// Swift does not import variadic functions.
-        private static func syscall(_ number: Int, _ a: Int, _ b: Int, _ c: Int, _ d: Int) -> Int {
-            typealias Call = @convention(c) (Int, Int, Int, Int, Int) -> Int
-            return unsafeBitCast(dlsym(nil, "syscall"), to: Call.self)(number, a, b, c, d)
-        }
-    }
-
     @Test("stay where they are while others leave, and leave once they are let go")
     func stay() throws {
         let memory = try VersionedMemory(pageCount: 512)
@@ -47,7 +16,7 @@ struct PinnedPagesTests {
             host: HostLog().host)
         let region = try live.attach(name: "ram", start: memory.start, length: memory.length)
         let pinned = 100..<110
-        let pin = try Pin(region.address(of: pinned.lowerBound), pages: pinned.count)
+        let pin = try FixedBuffer(region.address(of: pinned.lowerBound), pages: pinned.count)
         let evictor = Evictor(pager: live.pager)
         let evicted = evictor.evict(region, Array(0..<512)[...])
         print("\(evicted) of 512 pages left, \(live.pager.counters.busyPages.value) were busy")
@@ -66,6 +35,39 @@ struct PinnedPagesTests {
         }
         #expect(left == pinned.count)
         for page in 0..<512 { #expect(memory.verify(page)) }
+        live.pager.detach(region)
+        live.stop()
+    }
+
+    /// A read into shared memory that is under way while the page is to leave: the kernel
+    /// looked the page up when it began.
+    @Test("of shared memory leave all the same, and a transfer keeps them", arguments: [false, true])
+    func transfers(isTold: Bool) throws {
+        let memory = try VersionedMemory(pageCount: 512, .shared)
+        for page in 0..<512 { memory.advance(page) }
+        let live = try LivePager(
+            PagerOptions(
+                tracker: .none, store: .compressed, readErrorAction: .stop, limit: 0, idleAge: 0),
+            host: HostLog().host)
+        let region = try live.attach(name: "ram", start: memory.start, length: memory.length)
+        let evictor = Evictor(pager: live.pager)
+        let page = 100
+        let buffer = try FixedBuffer(region.address(of: page), pages: 1)
+        let pipe = Pipe()
+        if isTold { live.pager.beginTransfer(region, pages: page..<page + 1) }
+        try buffer.beginRead(from: pipe.fileHandleForReading.fileDescriptor)
+        let evicted = evictor.evict(region, [page])
+        #expect(evicted == (isTold ? 0 : 1))
+        pipe.fileHandleForWriting.write(Data(repeating: 0xa5, count: pageSize))
+        try buffer.waitForRead()
+        if isTold { live.pager.endTransfer(region, pages: page..<page + 1) }
+        let bytes = UnsafeRawBufferPointer(
+            start: UnsafeRawPointer(bitPattern: UInt(region.address(of: page)))!, count: pageSize)
+        let arrived = bytes.allSatisfy { $0 == 0xa5 }
+        print("told of the transfer: \(isTold); what was read arrived: \(arrived)")
+        #expect(arrived == isTold)
+        buffer.release()
+        #expect(evictor.evict(region, [page]) == 1, "what is over keeps nothing")
         live.pager.detach(region)
         live.stop()
     }

@@ -10,11 +10,7 @@
 . /lab/lib.sh
 
 guest_start
-guest_ask 'fill 50' '^filled ' 120
-guest_ask "stress $SECONDS_OF_STRESS $GUEST_CPUS" '^stress ' $((SECONDS_OF_STRESS + 60))
-note "$guest_line"
-note "evictions, faults, rescues: $(pager_stat evictions faults rescues)"
-expect_eq "mismatches under stress" "$(guest_field mismatches)" 0
+stress_guest rwp move "$SECONDS_OF_STRESS"
 expect_ge "evictions" "$(pager_stat evictions)" 20000
 pager_set limit 0 # what follows is about bytes, not about pressure
 guest_verify 150
