@@ -186,6 +186,13 @@ typedef struct frostline_host {
     void (*event)(void *opaque, const frostline_event *event);
 } frostline_host;
 
+typedef enum frostline_block_flags {
+    /* The kernel may merge pages of the block with equal ones (KSM): what it has merged is
+     * recognised when it is to leave, stays in RAM, and is counted. Not together with
+     * FROSTLINE_GUARD_WRITE_PROTECT, which merging would undo. */
+    FROSTLINE_BLOCK_MERGEABLE = 1
+} frostline_block_flags;
+
 /* A block of guest RAM: private anonymous memory of this process, or shared memory
  * without a name (memfd), which no other process may have mapped. */
 typedef struct frostline_block_info {
@@ -194,6 +201,8 @@ typedef struct frostline_block_info {
     const char *name;         /* for messages and statistics */
     void *address;            /* page-aligned */
     uint64_t length;          /* a multiple of the page size, not 0 */
+    uint32_t flags;           /* of enum frostline_block_flags */
+    uint32_t reserved;        /* 0 */
 } frostline_block_info;
 
 /* Bucket i of the fault-time histogram counts faults served in less than
@@ -255,6 +264,7 @@ typedef struct frostline_stats {
     uint64_t clean_evictions;     /* part of evictions: nothing was written, the store still had them */
     uint64_t kept_copy_bytes;     /* in RAM, and a copy is kept in the store until space is wanted */
     uint64_t swapped_bytes;       /* in the host's own swap as of the last pass: left to the host */
+    uint64_t merged_bytes;        /* in RAM: merged (KSM) when they were to leave, and since untouched */
 } frostline_stats;
 
 /* Thresholds of a working set: idle for at least 2^0, 2^1 … 2^12 seconds. */
@@ -314,7 +324,8 @@ void frostline_pager_stats(const frostline_pager *pager, frostline_stats *stats)
 
 /*
  * Takes a block under management. Before the guest, or anything else, runs on it.
- * Merging (KSM) of the block is switched off: merged pages cannot be moved.
+ * Merging (KSM) of the block is switched off, unless flags say otherwise: merged pages
+ * cannot be moved.
  * Control thread. On failure *out is NULL and the block is as it was, but for
  * merging.
  *   -EINVAL      an argument is missing, or the memory is not page-aligned, empty,

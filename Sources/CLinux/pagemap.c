@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 #define IOCTL_PAGEMAP_SCAN 0xc0606610ul
 
@@ -37,4 +38,15 @@ int clinux_pagemap_scan(int fd, uint64_t start, uint64_t end, uint64_t anyof,
     } while (count < 0 && errno == EINTR);
     *walk_end = argument.walk_end;
     return count < 0 ? -errno : count;
+}
+
+int clinux_pagemap_shares(int fd, uint64_t address)
+{
+    const uint64_t present = UINT64_C(1) << 63, exclusive = UINT64_C(1) << 56;
+    uint64_t entry;
+
+    if (pread(fd, &entry, sizeof entry, (off_t)(address / 4096 * sizeof entry)) != sizeof entry) {
+        return 0;
+    }
+    return (entry & present) && !(entry & exclusive);
 }

@@ -41,6 +41,8 @@ public final class Counters: Sendable {
     public let residentPages = Atomic<Int>(0)
     /// Pages that the host's kernel has swapped out, as of the last pass.
     public let swappedPages = Atomic<Int>(0)
+    /// Pages that were merged (KSM) when they were to leave, as of the last pass.
+    public let mergedPages = Atomic<Int>(0)
     /// Pages that were taken from the guest and are not stored yet.
     public let stagedPages = Atomic<Int>(0)
     /// Pages in each tier.

@@ -37,13 +37,11 @@ public func frostline_block_attach(
     _ errorSize: Int
 ) -> Int32 {
     unsafe answer(error, errorSize) { () throws(SetupFailure) in
-        guard let out = unsafe out, let info = unsafe info?.pointee else {
+        guard let out = unsafe out, let given = unsafe info else {
             throw SetupFailure(.invalid, "block info and a place for the block must be given")
         }
         unsafe out.pointee = nil
-        guard unsafe info.struct_size >= MemoryLayout<frostline_block_info>.size else {
-            throw SetupFailure(.invalid, "frostline_block_info.struct_size is too small")
-        }
+        let info = unsafe try known(given)
         let name = unsafe info.name.map { unsafe String(cString: $0) } ?? "(unnamed)"
         guard unsafe info.page_size == pageSize else {
             throw SetupFailure(
@@ -52,10 +50,30 @@ public func frostline_block_attach(
         }
         let owner = unsafe livePager(pager)
         let region = unsafe try owner.attach(
-            name: name, start: UInt64(UInt(bitPattern: info.address)), length: info.length)
+            name: name, start: UInt64(UInt(bitPattern: info.address)), length: info.length,
+            mayMerge: info.flags & FROSTLINE_BLOCK_MERGEABLE.rawValue != 0)
         let block = AttachedBlock(owner: owner, region: region)
         unsafe out.pointee = OpaquePointer(Unmanaged.passRetained(block).toOpaque())
     }
+}
+
+/// The caller's block: an older caller has a shorter struct, without flags.
+private func known(
+    _ info: UnsafePointer<frostline_block_info>
+) throws(SetupFailure) -> frostline_block_info {
+    let size = unsafe Int(info.pointee.struct_size)
+    guard unsafe size >= MemoryLayout<frostline_block_info>.offset(of: \.flags)! else {
+        throw SetupFailure(.invalid, "frostline_block_info.struct_size is too small")
+    }
+    var known = unsafe frostline_block_info()
+    unsafe withUnsafeMutableBytes(of: &known) { bytes in
+        unsafe bytes.copyMemory(from: UnsafeRawBufferPointer(start: info, count: min(size, bytes.count)))
+    }
+    guard unsafe known.flags & ~FROSTLINE_BLOCK_MERGEABLE.rawValue == 0 else {
+        throw SetupFailure(
+            .invalid, unsafe "frostline_block_info.flags is \(known.flags); 0 and 1 (mergeable) are known")
+    }
+    return unsafe known
 }
 
 @c @implementation

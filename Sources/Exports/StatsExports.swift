@@ -61,6 +61,8 @@ private func fillPlaces(_ stats: inout frostline_stats, _ pager: Pager<LinuxKern
     unsafe stats.file_bytes = bytes(counters.filePages.value)
     unsafe stats.staging_bytes = bytes(counters.stagedPages.value)
     unsafe stats.staging_max_bytes = UInt64(pager.staging.length)
+    unsafe stats.swapped_bytes = bytes(counters.swappedPages.value)
+    unsafe stats.merged_bytes = bytes(counters.mergedPages.value)
     unsafe stats.touched_bytes = bytes(counters.touchedPages.value)
 }
 
@@ -86,7 +88,6 @@ private func fillCounters(_ stats: inout frostline_stats, _ counters: Counters) 
     unsafe stats.duplicate_faults = counters.duplicateFaults.value
     unsafe stats.evictions = counters.evictions.value
     unsafe stats.clean_evictions = counters.cleanEvictions.value
-    unsafe stats.swapped_bytes = bytes(counters.swappedPages.value)
     unsafe stats.kept_copy_bytes = bytes(counters.keptCopies.value)
     unsafe stats.busy_pages = counters.busyPages.value
     unsafe stats.returned_pages = counters.returnedPages.value

@@ -161,6 +161,9 @@ public protocol KernelPort: AnyObject, Sendable {
     /// MADV_DONTNEED on private memory of the guest: the pages are gone. Wakes nobody. On
     /// failure some may be gone.
     func discard(start: UInt64, length: UInt64) -> Errno?
+    /// Whether a present page is mapped elsewhere as well. In private memory that no fork
+    /// shares, it is merged with an equal one then (KSM).
+    func isMerged(_ address: UInt64) -> Bool
     /// MADV_DONTNEED on a mapping of shared memory: the pages are not mapped there any
     /// more, and stay in their file.
     func zap(start: UInt64, length: UInt64) -> Errno?

@@ -142,6 +142,10 @@ extension LinuxKernel: KernelPort {
         unsafe .from(clinux_release(UnsafeMutableRawPointer(bitPattern: UInt(start)), length))
     }
 
+    public func isMerged(_ address: UInt64) -> Bool {
+        clinux_pagemap_shares(pagemap.number, address) == 1
+    }
+
     public func zap(start: UInt64, length: UInt64) -> Errno? {
         unsafe .from(clinux_release(UnsafeMutableRawPointer(bitPattern: UInt(start)), length))
     }

@@ -293,6 +293,10 @@ static void pages_memory(void)
     info.name = "ram";
     info.address = memory;
     info.length = length;
+    info.flags = 2;
+    check(api.attach(pager, &info, &block, error, sizeof error) == -EINVAL, "an unknown flag is refused", error);
+    /* Beyond its struct_size, the struct of an older caller is not read. */
+    info.struct_size = (uint32_t)offsetof(frostline_block_info, flags);
     check(api.attach(pager, &info, &block, error, sizeof error) == 0, "a block is attached", error);
 
     for (uint64_t page = 0; page < length / PAGE; page++) {
@@ -416,6 +420,9 @@ static void guards_by_write_protection(void)
     check(api.attach(pager, &info, &block, error, sizeof error) == -EOPNOTSUPP && strstr(error, "shared memory"), "shared memory is refused then", error);
     munmap(info.address, MIB);
     info.address = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    info.flags = FROSTLINE_BLOCK_MERGEABLE;
+    check(api.attach(pager, &info, &block, error, sizeof error) == -EOPNOTSUPP && strstr(error, "use merge=off"), "but not if it may be merged", error);
+    info.flags = 0;
     check(api.attach(pager, &info, &block, error, sizeof error) == 0, "private memory is taken", error);
     api.detach(block);
     api.destroy(pager);

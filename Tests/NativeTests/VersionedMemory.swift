@@ -25,6 +25,8 @@ final class VersionedMemory: @unchecked Sendable {
         let aligned = (Int(bitPattern: room) + hugePageSize - 1) / hugePageSize * hugePageSize
         base = UnsafeMutableRawPointer(bitPattern: aligned)!
         if kind == .shared { try Self.mapShared(base, length) }
+        // As QEMU does: a fork by one test must not share the memory of the others.
+        guard madvise(base, length, MADV_DONTFORK) == 0 else { throw Errno(errno) }
         versions = .allocate(capacity: pageCount)
         versions.initialize(repeating: 0, count: pageCount)
     }

@@ -19,6 +19,7 @@ extension SimulatedKernel {
                 }
                 // Reads leave a page that is protected against writes as it is.
                 if protection == .readWrite || isWrite { space.touch(page, at: scheduler.now) }
+                if isWrite { space[page].isMerged = false }
                 body()
                 return .done
             case .swapped:

@@ -20,7 +20,7 @@ extension SimulatedKernel {
         for page in pages {
             let pte = space[page]
             if pte.state != .present || pte.armed { return .invalid }
-            if pte.pins > 0 { return .again }
+            if pte.pins > 0 || pte.isMerged { return .again }
         }
         for page in pages { space[page].isHuge = true }
         note("collapse", first)

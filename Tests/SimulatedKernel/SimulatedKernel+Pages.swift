@@ -35,6 +35,7 @@ extension SimulatedKernel {
     private func obstacle(_ from: Space, _ page: Int, _ to: Space, _ place: Int) -> MoveStop? {
         if to[place].state != .absent { return .failed(.exists) }
         if from[page].state != .present, from[page].state != .swapped { return .hole }
+        if from[page].isMerged { return .pinned }
         if from[page].pins > 0, sabotage != .moveIgnoresPins { return .pinned }
         return strikes(\.moveAgain) ? .again : nil
     }

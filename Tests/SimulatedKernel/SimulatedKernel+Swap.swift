@@ -6,6 +6,7 @@ extension SimulatedKernel {
     public func swapOut(_ space: Space, _ page: Int) {
         scheduler.step()
         guard space[page].state == .present, space[page].pins == 0, !space.isShared else { return }
+        if space[page].isMerged { return }
         space.split(page)
         space[page].state = .swapped
         space[page].swappedAt = scheduler.now

@@ -8,6 +8,8 @@ public struct PTE: Sendable {
     public var armed = false
     /// Mapped by a huge page: armed, and touched, as a whole.
     public var isHuge = false
+    /// One with an equal page elsewhere, until it is written.
+    public var isMerged = false
     /// Shared memory: in the file, mapped or not.
     public var cached = false
     /// In the file although it was punched, as may happen.
@@ -173,5 +175,6 @@ public struct PTE: Sendable {
         split(page)
         self[page].state = .absent
         self[page].armed = false
+        self[page].isMerged = false
     }
 }

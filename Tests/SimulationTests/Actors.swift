@@ -226,6 +226,9 @@ extension World {
                 kernel.swapOut(block.space, scheduler.random.pick(block.pagesInUse))
             }
             if scheduler.random.chance(20) { kernel.swapOff(block.space) }
+            if block.region.mayMerge {
+                kernel.merge(block.space, scheduler.random.pick(block.pagesInUse))
+            }
             if scheduler.random.chance(100) { doze() }
         }
         busyActors -= 1

@@ -22,9 +22,10 @@ final class Block {
     ) throws(Errno) {
         space = try Space(
             name: name, pageCount: pageCount, leadingPages: leadingPages, isShared: isShared)
+        let chosen = Self.chooseGuard(choice, isShared: isShared)
         region = try Region(
-            name: name, start: space.start, length: space.length,
-            guard: Self.chooseGuard(choice, isShared: isShared))
+            name: name, start: space.start, length: space.length, guard: chosen,
+            mayMerge: random.chance(300) && chosen != .writeProtect)
         if isShared { space.viewStart = region.viewAddress(of: 0) }
         var isUsed = [Bool](repeating: false, count: pageCount)
         for _ in 0..<6 {

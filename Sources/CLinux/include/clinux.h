@@ -74,6 +74,9 @@ int clinux_pagemap_scan(int fd, uint64_t start, uint64_t end, uint64_t anyof,
                         uint64_t return_mask, struct clinux_page_region *regions,
                         int capacity, uint64_t *walk_end);
 
+/* 1: a page is present at the address, and mapped elsewhere as well. */
+int clinux_pagemap_shares(int fd, uint64_t address);
+
 /* ---- memory.c ---- */
 
 /* Anonymous, private, not reserved, aligned to `alignment` (a power of two), left out of core dumps. */

@@ -29,7 +29,7 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         batch.removeAll()
         unlessTransferring(region, first) {
             if pager.beforeTaking(region) {
-                claim(region, candidates)
+                claim(region, candidates, evenTouched: evenTouched)
                 takeAll(region, evenTouched: evenTouched)
             }
             pager.afterTaking(region)
@@ -72,13 +72,20 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         }
     }
 
-    private func claim(_ region: Region, _ candidates: ArraySlice<Int>) {
+    private func claim(_ region: Region, _ candidates: ArraySlice<Int>, evenTouched: Bool) {
+        let current = pager.currentStamp.load(ordering: .relaxed)
         for page in candidates {
             let entry = region.table[page]
             guard entry.state == .resident else { continue }
             let leaving = PageEntry(
                 .leaving, generation: entry.generation &+ 1, payload: entry.payload)
-            if pager.transition(region, page, from: entry, to: leaving) { batch.claimed.append(page) }
+            guard pager.transition(region, page, from: entry, to: leaving) else { continue }
+            // An access that waited while memory was frozen, and was let go before the claim.
+            if !evenTouched, region.ages[page] == current {
+                settleLeft(region, page)
+            } else {
+                batch.claimed.append(page)
+            }
         }
     }
 
@@ -100,7 +107,10 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
                 pager.kernel.pause()
             case .pinned, .again:
                 pager.counters.busyPages.increment()
-                settleLeft(region, batch.claimed[next])
+                let page = batch.claimed[next]
+                let isMerged = region.mayMerge && pager.kernel.isMerged(region.address(of: page))
+                settleLeft(region, page)
+                if isMerged { leaveMerged(region, page) }
                 next += 1
             case .left:
                 settleLeft(region, batch.claimed[next])
@@ -132,6 +142,13 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
             // to serve it or to note that it waits.
             pager.kernel.wake(start: region.address(of: page), length: UInt64(pageSize))
         }
+    }
+
+    /// Merged pages save memory where they are, and cannot be moved. They are armed, since
+    /// they were idle, so the mark lasts until they are touched.
+    private func leaveMerged(_ region: Region, _ page: Int) {
+        region.merged.insert(page..<page + 1)
+        if pager.tracking { region.ages[page] = AgeMap.kept }
     }
 
     private func settleLeft(_ region: Region, _ page: Int) {

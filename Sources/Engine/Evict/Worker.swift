@@ -103,7 +103,9 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     func measureMetadata() {
         var bytes = pager.store.metadataBytes
         pager.holdingPassLock {
-            pager.regions.forEach { bytes += $0.table.residentBytes + $0.ages.trim() + $0.swapped.trim() }
+            pager.regions.forEach {
+                bytes += $0.table.residentBytes + $0.ages.trim() + $0.swapped.trim() + $0.merged.trim()
+            }
         }
         pager.counters.metadataBytes.store(bytes, ordering: .relaxed)
     }

@@ -155,13 +155,16 @@ public final class LivePager: Sendable {
         }
     }
 
-    /// Takes a block under management. Control thread.
-    public func attach(name: String, start: UInt64, length: UInt64) throws(SetupFailure) -> Region {
+    /// Takes a block under management; `mayMerge` leaves merging (KSM) to the host program.
+    /// Control thread.
+    public func attach(
+        name: String, start: UInt64, length: UInt64, mayMerge: Bool = false
+    ) throws(SetupFailure) -> Region {
         guard start % UInt64(pageSize) == 0, length % UInt64(pageSize) == 0, length > 0 else {
             throw SetupFailure(
                 .invalid, "block \(name) is not a whole number of 4096-byte pages, page-aligned")
         }
-        let region = try makeRegion(name: name, start: start, length: length)
+        let region = try makeRegion(name: name, start: start, length: length, mayMerge: mayMerge)
         do {
             try pager.attach(region)
         } catch {
@@ -171,7 +174,7 @@ public final class LivePager: Sendable {
     }
 
     private func makeRegion(
-        name: String, start: UInt64, length: UInt64
+        name: String, start: UInt64, length: UInt64, mayMerge: Bool
     ) throws(SetupFailure) -> Region {
         func checked<Value>(_ body: () throws(Errno) -> Value) throws(SetupFailure) -> Value {
             do {
@@ -183,9 +186,10 @@ public final class LivePager: Sendable {
         let kind = try checked { () throws(Errno) in try MemoryKind(start: start, length: length) }
         try Setup.checkTracker(trackerChoice, for: kind, block: name)
         let chosen = try Setup.chooseGuard(guardChoice, for: kind, block: name, pager.kernel.features)
+        if mayMerge { try Setup.checkMerging(under: chosen, block: name) }
         let region = try checked { () throws(Errno) in
-            if let errno = forbidMerging(start: start, length: length) { throw errno }
-            return try Region(name: name, start: start, length: length, guard: chosen)
+            if !mayMerge, let errno = forbidMerging(start: start, length: length) { throw errno }
+            return try Region(name: name, start: start, length: length, guard: chosen, mayMerge: mayMerge)
         }
         pager.host.log(.info, "block \(name) is \(chosen.memory): guard \(chosen.name)")
         return region

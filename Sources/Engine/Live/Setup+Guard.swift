@@ -44,6 +44,16 @@ extension Setup {
         }
     }
 
+    /// Merging takes a page's protection away without a message, and a write to it would be
+    /// lost while it is being stored. Where pages leave by MOVE, that refuses merged ones.
+    static func checkMerging(under chosen: Guard, block name: String) throws(SetupFailure) {
+        guard chosen == .writeProtect else { return }
+        throw SetupFailure(
+            .notSupported,
+            "guard write-protect was demanded, but block \(name) may be merged (KSM), which takes "
+                + "the protection away; use merge=off, or guard auto or move")
+    }
+
     /// Pages are frozen by the protection that tracks them.
     static func trackingForFreeze(
         _ tracker: PagerOptions.TrackerChoice, _ features: KernelFeatures

@@ -16,7 +16,8 @@ import Synchronization
     public static let absent: UInt8 = 0
     /// Stamps of `IdleHistory`.
     public static let stamps: ClosedRange<UInt8> = 1...14
-    /// Resident and refused by the store: not worth another try before it is touched.
+    /// Resident, and refused by the store or merged with another page: not worth another
+    /// try before it is touched.
     public static let kept: UInt8 = 15
     public static let stampCount = 16
 

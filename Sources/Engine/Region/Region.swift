@@ -20,6 +20,11 @@ public final class Region: Sendable {
     /// Pages that the host's kernel has swapped out, as far as was last seen: they keep
     /// their age, are not resident, and are left to the kernel.
     let swapped: PageSet
+    /// The kernel may merge pages of the block with equal ones (KSM).
+    public let mayMerge: Bool
+    /// Pages that were found merged when they were to leave, and have not been touched
+    /// since: they stay.
+    let merged: PageSet
     /// Worker thread only.
     let looks: HugePageLooks
     let visits: VisitSchedule
@@ -30,7 +35,9 @@ public final class Region: Sendable {
     /// Reads of the store under way for this block.
     public let fetchesInFlight = Atomic<Int>(0)
 
-    public init(name: String, start: UInt64, length: UInt64, guard: Guard = .move) throws(Errno) {
+    public init(name: String, start: UInt64, length: UInt64, guard: Guard = .move, mayMerge: Bool = false)
+        throws(Errno)
+    {
         precondition(start % UInt64(pageSize) == 0 && length % UInt64(pageSize) == 0 && length > 0)
         let pages = Int(length) / pageSize
         self.name = name
@@ -49,6 +56,8 @@ public final class Region: Sendable {
         chunks = try ChunkTable(pageCount: pages)
         ages = try AgeMap(pageCount: pages)
         swapped = try PageSet(pageCount: pages)
+        self.mayMerge = mayMerge
+        merged = try PageSet(pageCount: pages)
         leadingPages = Int(start % UInt64(hugePageSize)) / pageSize
         let hugePages = (pages + leadingPages + hugePageSize / pageSize - 1) / (hugePageSize / pageSize)
         looks = HugePageLooks(count: hugePages)

@@ -16,6 +16,7 @@ extension Pager {
     /// untouched, not gone.
     func noteUnmapped(_ region: Region, _ pages: Range<Int>, stamp: UInt8) {
         region.swapped.remove(pages)
+        region.merged.remove(pages)
         guard region.guard.isShared else { return region.ages.forget(pages) }
         for first in stride(from: pages.lowerBound, to: pages.upperBound, by: Self.pagesPerLook) {
             noteCached(region, first..<min(first + Self.pagesPerLook, pages.upperBound), stamp: stamp)

@@ -90,15 +90,18 @@ import Kernel
     private func count(relabel: Relabel?) {
         let now = pager.kernel.now()
         var swapped = 0
+        var merged = 0
         for stamp in pagesByStamp.indices { pagesByStamp[stamp] = 0 }
         pager.regions.forEach { region in
             var counts = [Int](repeating: 0, count: AgeMap.stampCount)
             region.ages.sweep(relabel, except: region.swapped, into: &counts)
             for stamp in counts.indices { pagesByStamp[stamp] += counts[stamp] }
             swapped += region.swapped.count
+            merged += region.merged.count
             region.workingSet.update(history, counts, at: now)
         }
         pager.counters.swappedPages.store(swapped, ordering: .relaxed)
+        pager.counters.mergedPages.store(merged, ordering: .relaxed)
     }
 
     private func visitDue(_ region: Region) {
@@ -157,6 +160,7 @@ import Kernel
 
     private func noteTouched(_ region: Region, _ pages: Range<Int>, isHuge: Bool) {
         region.ages.stamp(pages, history.current, returned: &returned)
+        region.merged.remove(pages)
         touchedPages += pages.count
         for index in region.hugePage(of: pages.lowerBound)...region.hugePage(of: pages.upperBound - 1) {
             region.visits.visited(index, wasQuiet: false)
