@@ -38,7 +38,10 @@ let package = Package(
         .target(
             name: "CDigest",
             cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])],
-            linkerSettings: [.unsafeFlags(["-l:libsodium.a"])]),
+            // Hidden, since the archive is not compiled to be interposed in a shared object.
+            linkerSettings: [
+                .unsafeFlags(["-l:libsodium.a", "-Xlinker", "--exclude-libs=libsodium.a"])
+            ]),
         .target(name: "Kernel", dependencies: ["CLinux"], swiftSettings: strict),
         .target(
             name: "Engine", dependencies: ["Kernel", "CCodec", "CDigest"], swiftSettings: strict),
