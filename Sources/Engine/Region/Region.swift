@@ -28,6 +28,12 @@ public final class Region: Sendable {
     /// Worker thread only.
     let looks: HugePageLooks
     let visits: VisitSchedule
+    /// As of the last pass or recount.
+    var residentPages: Int {
+        get { residents.load(ordering: .relaxed) }
+        set { residents.store(newValue, ordering: .relaxed) }
+    }
+    private let residents = Atomic<Int>(0)
     public let workingSet = WorkingSet()
     let transfers: TransferCounts
     /// Pages that precede the block in its first, huge-page-aligned chunk.

@@ -95,6 +95,7 @@ import Kernel
         pager.regions.forEach { region in
             var counts = [Int](repeating: 0, count: AgeMap.stampCount)
             region.ages.sweep(relabel, except: region.swapped, into: &counts)
+            region.residentPages = counts.reduce(0, +)
             for stamp in counts.indices { pagesByStamp[stamp] += counts[stamp] }
             swapped += region.swapped.count
             merged += region.merged.count
@@ -105,9 +106,17 @@ import Kernel
     }
 
     private func visitDue(_ region: Region) {
+        region.visits.beginPass()
+        visit(region) { region.visits.isDue($0) }
+        guard region.visits.endPass(residentPages: region.residentPages) else { return }
+        visit(region) { region.visits.isResting($0) }
+    }
+
+    /// Looks at those huge pages that are wanted.
+    private func visit(_ region: Region, where isWanted: (Int) -> Bool) {
         var first: Int?
         for index in 0..<region.hugePageCount {
-            if region.visits.isDue(index) {
+            if isWanted(index) {
                 first = first ?? index
             } else if let begin = first {
                 visit(region, hugePages: begin..<index)
@@ -159,11 +168,14 @@ import Kernel
     }
 
     private func noteTouched(_ region: Region, _ pages: Range<Int>, isHuge: Bool) {
-        region.ages.stamp(pages, history.current, returned: &returned)
         region.merged.remove(pages)
         touchedPages += pages.count
         for index in region.hugePage(of: pages.lowerBound)...region.hugePage(of: pages.upperBound - 1) {
-            region.visits.visited(index, wasQuiet: false)
+            let part = pages.clamped(to: region.pages(ofHugePage: index))
+            let arrived = returned[Int(AgeMap.absent)]
+            region.ages.stamp(part, history.current, returned: &returned)
+            region.visits.wasTouched(
+                index, pages: part.count - (returned[Int(AgeMap.absent)] - arrived))
         }
         guard isHuge, !region.guard.isShared else { return }
         splitSome(region, region.address(of: pages.lowerBound)..<region.address(of: pages.upperBound))
@@ -176,7 +188,11 @@ import Kernel
         for index in hugePages {
             let pages = region.pages(ofHugePage: index)
             let tells = region.chunks.isWatched(region.chunk(of: pages.lowerBound))
-            region.visits.visited(index, wasQuiet: tells || region.ages.isFull(pages))
+            if tells || region.ages.isFull(pages) {
+                region.visits.wasQuiet(index)
+            } else {
+                region.visits.wasTouched(index, pages: 0)
+            }
         }
     }
 

@@ -17,7 +17,7 @@ swapped_bytes() { echo $(($(sed -n 's/^VmSwap:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/
 idle_bytes() { working_set "idle.$power.bytes"; }
 passes_after() { [ "$(pager_stat passes)" -ge "$1" ]; }
 most_is_swapped() { echo 32M >"$vm_cgroup/memory.reclaim" 2>/dev/null || true; [ "$(swapped_bytes)" -ge $((cold / 2)) ]; }
-# Looks at memory that rests are up to 64 passes apart.
+# Looks at memory that rests are up to 64 passes apart, in a large guest.
 look_at_all() {
     passes=$(pager_stat passes)
     wait_until 90 "the tracker looks at everything" passes_after $((passes + 66))
