@@ -8,7 +8,7 @@
 
 : "${GUEST_MEMORY:=256M}"   # of all backends together
 : "${GUEST_BACKENDS:=1}"    # two and more: one NUMA node each
-: "${GUEST_BACKEND:=ram}"   # or "memfd", "ram,share=on": what their memory is
+: "${GUEST_BACKEND:=ram}"   # or "memfd", "ram,share=on", "ram,merge=on": what their memory is
 : "${GUEST_CPUS:=1}"
 # +kvm-asyncpf-int lets the guest run something else while a fault is served.
 : "${GUEST_CPU:=qemu64}" # "host" brings CPU features that the emulator gets wrong

@@ -125,7 +125,8 @@ static const char *word(char **words, int count, int index, const char *otherwis
 static void obey(char **w, int n)
 {
     if (!strcmp(w[0], "fill")) {
-        command_fill(number(w, n, 1, 50), strcmp(word(w, n, 2, "huge"), "small"));
+        command_fill(number(w, n, 1, 50), strcmp(word(w, n, 2, "huge"), "small"),
+                     number(w, n, 3, 0));
     } else if (!strcmp(w[0], "hot")) {
         command_hot(number(w, n, 1, 10));
     } else if (!strcmp(w[0], "status")) {

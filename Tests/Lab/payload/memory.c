@@ -2,8 +2,8 @@
  * Memory of which every byte is known.
  *
  * A page's first half is pseudo-random from (page, version), so no two pages and no two
- * versions of a page are alike; its second half is one repeated word, so it compresses by
- * about two. Its last word counts the touches of the hot thread. What a page must hold is
+ * versions of a page are alike, unless equal ones are asked for; its second half is one
+ * repeated word, so it compresses by about two. Its last word counts the touches of the hot thread. What a page must hold is
  * kept in a shadow table; both live in guest RAM, so both are paged.
  *
  * Copyright the Frostline authors. SPDX-License-Identifier: GPL-2.0-or-later
@@ -30,6 +30,7 @@
 #define HOT_NICENESS 5
 #define HOT_REPORT_SECONDS 0.5
 #define NEVER UINT32_MAX /* the version of a page not filled yet */
+#define EQUAL_KINDS 64   /* contents that pages which are to be equal have */
 
 struct shadow {
     _Atomic uint32_t locked;
@@ -81,6 +82,9 @@ void pattern_fill(void *bytes, size_t count, uint64_t seed)
 
 static uint64_t seed_of(uint64_t page, uint32_t version)
 {
+    if (page >= memory.equal_from) {
+        page = memory.page_count + page % EQUAL_KINDS;
+    }
     return page << 32 | version;
 }
 
@@ -204,7 +208,7 @@ int page_check(uint64_t page)
     return 1;
 }
 
-void command_fill(int percent, int huge)
+void command_fill(int percent, int huge, int equal_percent)
 {
     uint64_t bytes = ram_bytes() / 100 * (uint64_t)percent / PAGE_BYTES * PAGE_BYTES;
     int flags = MAP_PRIVATE | MAP_ANONYMOUS;
@@ -214,6 +218,7 @@ void command_fill(int percent, int huge)
         return;
     }
     memory.page_count = bytes / PAGE_BYTES;
+    memory.equal_from = memory.page_count - memory.page_count / 100 * (uint64_t)equal_percent;
     memory.bytes = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
     memory.shadow = mmap(NULL, memory.page_count * sizeof(struct shadow), PROT_READ | PROT_WRITE,
                          flags, -1, 0);
@@ -226,7 +231,8 @@ void command_fill(int percent, int huge)
         memory.shadow[page].version = NEVER;
         page_write_next_version(page);
     }
-    say("filled %llu", (unsigned long long)bytes);
+    say("filled %llu equal %llu", (unsigned long long)bytes,
+        (unsigned long long)(memory.page_count - memory.equal_from) * PAGE_BYTES);
 }
 
 /* Reads and writes each hot page, and checks what it read, over and over. */

@@ -25,6 +25,7 @@ int load_modules(const char *const *names);
 struct memory {
     uint8_t *bytes;
     uint64_t page_count;
+    uint64_t equal_from;   /* from this page on, many have equal contents */
     struct shadow *shadow; /* what each page must hold */
 };
 extern struct memory memory;
@@ -32,7 +33,8 @@ extern struct memory memory;
 /* Percent of the guest's RAM as the firmware's map gives it. */
 uint64_t ram_bytes(void);
 
-void command_fill(int percent, int huge);
+/* `equal_percent` of the pages, the last ones, have few different contents. */
+void command_fill(int percent, int huge, int equal_percent);
 void command_hot(int percent);
 void command_status(void);
 /* Reads everything, or stops after so many machine checks. */
