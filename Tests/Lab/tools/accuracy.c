@@ -72,8 +72,20 @@ static void tell(uint64_t page, uint64_t count, int is_idle)
     pending = is_idle ? count : 0;
 }
 
-/* hotness FILE SECONDS: the pages that a hotness image calls idle for so long. Written from
- * the format's description, not from the code that writes it. */
+/* The time between two looks at that age: between the classes on both sides of it, in ns. */
+static double interval_at(const uint64_t *idle, uint64_t classes, double age)
+{
+    for (uint64_t i = 2; i <= classes && i < CLASS_OUT; i++) {
+        if ((double)idle[i] >= age) {
+            return (double)(idle[i] - idle[i - 1]);
+        }
+    }
+    return 0;
+}
+
+/* hotness FILE SECONDS: the pages that a hotness image calls idle for so long; on standard
+ * error, how many seconds its looks were apart then. Written from the format's description,
+ * not from the code that writes it. */
 int command_hotness(int argc, char **argv)
 {
     double least;
@@ -95,6 +107,7 @@ int command_hotness(int argc, char **argv)
     for (uint64_t i = 1; i <= classes && i < CLASS_OUT; i++) {
         idle[i] = number(image + 24 + 8 * (i - 1), 8);
     }
+    fprintf(stderr, "%.3f\n", interval_at(idle, classes, least) / 1e9);
     idle[CLASS_OUT] = UINT64_MAX;
     at = image + 24 + 8 * (classes + 1);
     end = image + length - 4;

@@ -59,14 +59,16 @@ look() {
     else
         qmp '{"execute":"memory-pager-save-hotness","arguments":{"id":"pager0","filename":"/out/hotness"}}' \
             >/dev/null || fail "no hotness: $(tail -n 1 "$qmp_log")"
-        lab hotness /out/hotness "$IDLE" >/out/told
+        lab hotness /out/hotness "$IDLE" >/out/told 2>/out/interval || fail "$(cat /out/interval)"
     fi
 }
 
 # Nothing can be said of pages whose idle time differs from the one in question by less than
 # the time between two looks, and than the time that passed between the last touch and the look.
+# Looks are an eighth of the idle time apart, more where this machine is kept busy by others;
+# more than twice that is not forgiven.
 judge() {
-    local before after asked answered delay margin figures
+    local before after asked answered delay interval margin figures
     guest_ask "pattern $1 $((IDLE * 22 / 10)) $IDLE" "^pattern $1 " $((IDLE * 10 + 60))
     before=$(uptime_seconds)
     look
@@ -81,7 +83,10 @@ judge() {
     # possible, and half of its width.
     set -- "$1" "$guest_since"
     delay=$(awk "BEGIN { print $2 - (($answered - $before) + ($asked - $after)) / 2 }")
-    margin=$(awk "BEGIN { print $IDLE / 8 + (($answered - $before) - ($asked - $after)) / 2 }")
+    interval=0
+    [ "$TRACKER" = damon ] || interval=$(cat /out/interval)
+    interval=$(awk "BEGIN { e = $IDLE / 8; i = $interval; print (i < e ? e : i > 2 * e ? 2 * e : i) }")
+    margin=$(awk "BEGIN { print $interval + (($answered - $before) - ($asked - $after)) / 2 }")
     figures=$(lab accuracy $truth "$(awk "BEGIN { print $IDLE - $delay }")" "$margin" </out/told)
     note "$TRACKER, $1: $figures (margin $margin s)"
     echo "$TRACKER $HOST_THP $1 $margin $figures" >>/out/accuracy.txt
