@@ -78,7 +78,6 @@ struct ForcedEvictionTests {
                 limit: Settings.limitMin, idleAge: 0),
             host: log.host)
         let memory = try VersionedMemory(pageCount: (96 << 20) / pageSize, kind)
-        defer { memory.keepUntilHere() }
         let region = try live.attach(name: "ram", start: memory.start, length: memory.length)
         #expect(region.guard == expectedGuard(`guard`, kind))
         let writers = Writers(memory, count: 3, seed: seed) { page in

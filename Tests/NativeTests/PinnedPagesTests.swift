@@ -5,16 +5,20 @@ import Testing
 
 @Suite("Pages pinned for I/O")
 struct PinnedPagesTests {
-    @Test("stay where they are while others leave, and leave once they are let go")
-    func stay() throws {
-        let memory = try VersionedMemory(pageCount: 512)
-        defer { memory.keepUntilHere() }
-        for page in 0..<512 { memory.advance(page) }
+    /// Written memory under a pager that evicts nothing by itself.
+    private func fill(_ memory: VersionedMemory) throws -> (LivePager, Region) {
+        for page in 0..<memory.pageCount { memory.advance(page) }
         let live = try LivePager(
             PagerOptions(
                 tracker: .none, store: .compressed, readErrorAction: .stop, limit: 0, idleAge: 0),
             host: HostLog().host)
-        let region = try live.attach(name: "ram", start: memory.start, length: memory.length)
+        return (live, try live.attach(name: "ram", start: memory.start, length: memory.length))
+    }
+
+    @Test("stay where they are while others leave, and leave once they are let go")
+    func stay() throws {
+        let memory = try VersionedMemory(pageCount: 512)
+        let (live, region) = try fill(memory)
         let pinned = 100..<110
         let pin = try FixedBuffer(region.address(of: pinned.lowerBound), pages: pinned.count)
         let evictor = Evictor(pager: live.pager)
@@ -44,12 +48,7 @@ struct PinnedPagesTests {
     @Test("of shared memory leave all the same, and a transfer keeps them", arguments: [false, true])
     func transfers(isTold: Bool) throws {
         let memory = try VersionedMemory(pageCount: 512, .shared)
-        for page in 0..<512 { memory.advance(page) }
-        let live = try LivePager(
-            PagerOptions(
-                tracker: .none, store: .compressed, readErrorAction: .stop, limit: 0, idleAge: 0),
-            host: HostLog().host)
-        let region = try live.attach(name: "ram", start: memory.start, length: memory.length)
+        let (live, region) = try fill(memory)
         let evictor = Evictor(pager: live.pager)
         let page = 100
         let buffer = try FixedBuffer(region.address(of: page), pages: 1)

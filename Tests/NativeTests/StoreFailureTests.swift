@@ -17,7 +17,6 @@ struct StoreFailureTests {
         let path = temporaryPath("full")
         let live = try start(.file(path: path, size: PagerOptions.fileSizeMin), .stop, log)
         let memory = try VersionedMemory(pageCount: Self.pages)
-        defer { memory.keepUntilHere() }
         let region = try attach(memory, to: live)
         for page in 0..<memory.pageCount { memory.advance(page) }
         waitUntil { live.pager.counters.writeErrors.value > 0 }
@@ -37,7 +36,6 @@ struct StoreFailureTests {
         let path = temporaryPath("unreadable")
         let live = try start(.file(path: path, size: 128 << 20), .stop, log)
         let memory = try VersionedMemory(pageCount: Self.pages)
-        defer { memory.keepUntilHere() }
         let region = try attach(memory, to: live)
         for page in 0..<memory.pageCount { memory.advance(page) }
         let page = try #require(storedPage(live, region))
@@ -69,7 +67,6 @@ struct StoreFailureTests {
         let path = temporaryPath("poison")
         let live = try start(.file(path: path, size: 128 << 20), .machineCheck, log)
         let memory = try VersionedMemory(pageCount: Self.pages)
-        defer { memory.keepUntilHere() }
         let region = try attach(memory, to: live)
         for page in 0..<memory.pageCount { memory.advance(page) }
         let page = try #require(storedPage(live, region))

@@ -42,12 +42,10 @@ final class VersionedMemory: @unchecked Sendable {
 
     deinit {
         versions.deallocate()
-        munmap(base, pageCount * pageSize)
+        // The addresses stay taken: an object goes after its last use, which may be before its
+        // block is detached, and what a pager still evicts from must not become another's.
+        madvise(base, pageCount * pageSize, Int32(kind == .shared ? MADV_REMOVE : MADV_DONTNEED))
     }
-
-    /// To be called once the block is detached: an object may go after its last use, and
-    /// addresses that a pager still evicts from may be somebody else's by then.
-    func keepUntilHere() { withExtendedLifetime(self) {} }
 
     var start: UInt64 { UInt64(UInt(bitPattern: base)) }
     /// Bytes.
