@@ -54,9 +54,9 @@ struct Tracking {
             if cell.isShared { precondition(bench_map_shared(memory.base, UInt64(bytes)) == 0) }
             pageCount = bytes / pageSize
             for page in 0..<pageCount { bench_write(memory.base, UInt32(page)) }
-            let port = try LinuxKernel(tracking: cell.tracking, file: nil)
+            let port = try LinuxKernel(tracking: cell.tracking)
             let store = try Store<LinuxKernel>(
-                backing: .compressed(try CompressedStore(capacity: bytes)), pagesMax: pageCount)
+                tiers: [.compressed(try CompressedStore(capacity: bytes))], pagesMax: pageCount)
             pager = try Pager(
                 port: port, store: store, settings: try Settings(limit: 0, idleAge: 0),
                 host: Host(report: { _ in }, log: { _, message in print(message) }), tracking: true,

@@ -72,3 +72,16 @@ int clinux_store_file_open(const char *path, uint64_t size)
     free(target);
     return answer;
 }
+
+int clinux_store_discard(int fd, uint64_t offset, uint64_t length)
+{
+    uint64_t range[2] = {offset, length};
+    struct stat status;
+    if (fstat(fd, &status) < 0) {
+        return -errno;
+    }
+    int answer = S_ISBLK(status.st_mode)
+                     ? ioctl(fd, BLKDISCARD, range)
+                     : fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length);
+    return answer < 0 ? -errno : 0;
+}

@@ -45,10 +45,8 @@ public final class Counters: Sendable {
     public let mergedPages = Atomic<Int>(0)
     /// Pages that were taken from the guest and are not stored yet.
     public let stagedPages = Atomic<Int>(0)
-    /// Pages in each tier.
-    public let sameFilledPages = Atomic<Int>(0)
-    public let compressedPages = Atomic<Int>(0)
-    public let filePages = Atomic<Int>(0)
+    /// Pages in each tier, by its number.
+    private let tierPages = InlineArray<8, Atomic<Int>> { _ in Atomic<Int>(0) }
     /// Pages in guest memory of which the store has kept a copy.
     public let keptCopies = Atomic<Int>(0)
     /// Unreadable pages that an access waits for.
@@ -57,18 +55,18 @@ public final class Counters: Sendable {
     public init() {}
 
     @inline(__always)
-    func stored(_ tier: Tier, change: Int) {
-        switch tier {
-        case .sameFilled: sameFilledPages.add(change, ordering: .relaxed)
-        case .compressed: compressedPages.add(change, ordering: .relaxed)
-        case .file: filePages.add(change, ordering: .relaxed)
-        }
+    func stored(_ tier: TierIndex, change: Int) {
+        tierPages[tier.number].add(change, ordering: .relaxed)
     }
+
+    /// Pages in a tier.
+    public func pages(in tier: TierIndex) -> Int { tierPages[tier.number].value }
 
     /// Pages that are in the store and nowhere else.
     public var evictedPages: Int {
-        sameFilledPages.load(ordering: .relaxed) + compressedPages.load(ordering: .relaxed)
-            + filePages.load(ordering: .relaxed)
+        var sum = 0
+        for number in 0...TierIndex.tiersMax { sum += tierPages[number].value }
+        return sum
     }
 }
 

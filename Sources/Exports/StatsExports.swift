@@ -56,9 +56,7 @@ private func fillPlaces(_ stats: inout frostline_stats, _ pager: Pager<LinuxKern
     unsafe stats.guest_bytes = bytes(counters.attachedPages.value)
     unsafe stats.resident_bytes = bytes(counters.residentPages.value)
     unsafe stats.evicted_bytes = bytes(counters.evictedPages)
-    unsafe stats.same_filled_bytes = bytes(counters.sameFilledPages.value)
-    unsafe stats.compressed_bytes = bytes(counters.compressedPages.value)
-    unsafe stats.file_bytes = bytes(counters.filePages.value)
+    unsafe stats.same_filled_bytes = bytes(counters.pages(in: .sameFilled))
     unsafe stats.staging_bytes = bytes(counters.stagedPages.value)
     unsafe stats.staging_max_bytes = UInt64(pager.staging.length)
     unsafe stats.swapped_bytes = bytes(counters.swappedPages.value)
@@ -68,12 +66,17 @@ private func fillPlaces(_ stats: inout frostline_stats, _ pager: Pager<LinuxKern
 
 private func fillCosts(_ stats: inout frostline_stats, _ pager: Pager<LinuxKernel>) {
     unsafe stats.same_filled_cost = UInt64(pager.store.words.usedBytes)
-    switch pager.store.backing {
-    case .compressed(let store):
-        unsafe stats.compressed_cost = UInt64(store.pool.heldBytes)
-        unsafe stats.compressed_payload = UInt64(store.pool.payloadBytes)
-    case .file(let store):
-        unsafe stats.file_cost = UInt64(store.slots.used * pageSize)
+    for (number, tier) in pager.store.tiers.enumerated() {
+        let stored = bytes(pager.counters.pages(in: TierIndex(number + 1)))
+        switch tier {
+        case .compressed(let store):
+            unsafe stats.compressed_bytes += stored
+            unsafe stats.compressed_cost += UInt64(store.pool.heldBytes)
+            unsafe stats.compressed_payload += UInt64(store.pool.payloadBytes)
+        case .file(let store):
+            unsafe stats.file_bytes += stored
+            unsafe stats.file_cost += UInt64(store.slots.used * pageSize)
+        }
     }
     unsafe stats.metadata_bytes = UInt64(pager.counters.metadataBytes.value)
 }

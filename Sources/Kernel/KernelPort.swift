@@ -91,39 +91,6 @@ public enum ScanResult: Sendable {
     case failed(Errno)
 }
 
-/// Who waits for a transfer: each has a queue of its own, reaped by its own thread.
-public enum TransferQueue: Sendable {
-    case fetch, evict
-}
-
-/// One read or write between page-aligned memory and the store's file.
-public struct Transfer: Sendable {
-    public var memory: UInt64
-    /// Bytes; multiples of the page size.
-    public var length: Int
-    public var offset: UInt64
-    /// Comes back with the completion.
-    public var token: UInt64
-
-    public init(memory: UInt64, length: Int, offset: UInt64, token: UInt64) {
-        self.memory = memory
-        self.length = length
-        self.offset = offset
-        self.token = token
-    }
-}
-
-public struct TransferCompletion: Sendable {
-    public var token: UInt64
-    /// Bytes transferred, or a negated errno.
-    public var result: Int32
-
-    public init(token: UInt64, result: Int32) {
-        self.token = token
-        self.result = result
-    }
-}
-
 /// The operating system as the pager uses it. `LinuxKernel` is the real one; the
 /// simulated one follows the same rules with a seeded scheduler and injected errors.
 ///
@@ -131,6 +98,9 @@ public struct TransferCompletion: Sendable {
 /// anything, except where a requirement names one thread. Answers are values,
 /// not thrown, so that the hot path has no error plumbing.
 public protocol KernelPort: AnyObject, Sendable {
+    /// What keeps evicted pages outside RAM.
+    associatedtype Device: StoreDevice
+
     /// Registers guest memory for tracking, without missing faults.
     func track(start: UInt64, length: UInt64) -> Errno?
     /// Makes touches of missing pages fault to us, and in shared memory touches of
@@ -193,17 +163,6 @@ public protocol KernelPort: AnyObject, Sendable {
 
     /// Gives memory of our own back to the host (MADV_DONTNEED).
     func release(start: UInt64, length: UInt64)
-
-    /// Starts a read from the store's file on behalf of the fault thread.
-    /// False: the queue is full.
-    func read(_ transfer: Transfer) -> Errno?
-    /// Starts a write to the store's file on behalf of the worker thread.
-    func write(_ transfer: Transfer) -> Errno?
-    /// Takes finished transfers of a queue. With `wait`, blocks until there is one.
-    func reap(
-        _ queue: TransferQueue, into completions: UnsafeMutableBufferPointer<TransferCompletion>,
-        wait: Bool
-    ) -> Int
 
     /// Monotonic nanoseconds.
     func now() -> UInt64

@@ -1,11 +1,9 @@
 import CLinux
 
-/// The real kernel: one userfaultfd, this process's pagemap and, for a file
-/// store, two rings over the file.
+/// The real kernel: one userfaultfd and this process's pagemap.
 public final class LinuxKernel: Sendable {
     let faults: Descriptor
     let pagemap: Descriptor
-    let file: StoreFile?
     let tracking: PageTracking
     public let features: KernelFeatures
 
@@ -13,7 +11,7 @@ public final class LinuxKernel: Sendable {
     ///
     /// Faults of the kernel itself (KVM, device I/O) must reach us too, so the
     /// descriptor is never opened with UFFD_USER_MODE_ONLY.
-    public init(tracking: PageTracking, file: StoreFile?) throws(Errno) {
+    public init(tracking: PageTracking) throws(Errno) {
         let features = try KernelFeatures.probe()
         let number = clinux_uffd_open()
         if let errno = Errno.from(number) { throw errno }
@@ -27,18 +25,17 @@ public final class LinuxKernel: Sendable {
         if let errno = Errno.from(map) { throw errno }
         self.faults = faults
         pagemap = Descriptor(adopting: map)
-        self.file = file
         self.tracking = tracking
         self.features = features
     }
 
     /// What an event loop polls to learn of faults.
     public var faultDescriptor: Int32 { faults.number }
-    /// What an event loop polls to learn of finished reads; nil without a file.
-    public var fetchDescriptor: Int32? { file?.fetchDescriptor }
 }
 
 extension LinuxKernel: KernelPort {
+    public typealias Device = LinuxDevice
+
     public func track(start: UInt64, length: UInt64) -> Errno? {
         .from(clinux_uffd_register(faults.number, start, length, tracking.registerMode))
     }
@@ -223,21 +220,6 @@ extension LinuxKernel: KernelPort {
     public func release(start: UInt64, length: UInt64) {
         let answer = unsafe clinux_release(UnsafeMutableRawPointer(bitPattern: UInt(start)), length)
         precondition(answer == 0, "MADV_DONTNEED of our own mapping cannot fail")
-    }
-
-    public func read(_ transfer: Transfer) -> Errno? {
-        file!.read(transfer)
-    }
-
-    public func write(_ transfer: Transfer) -> Errno? {
-        file!.write(transfer)
-    }
-
-    public func reap(
-        _ queue: TransferQueue, into completions: UnsafeMutableBufferPointer<TransferCompletion>,
-        wait: Bool
-    ) -> Int {
-        unsafe file!.reap(queue, into: completions, wait: wait)
     }
 
     public func now() -> UInt64 { clinux_now() }

@@ -8,6 +8,8 @@ import CLinux
     private let evictRing: OpaquePointer
     /// Bytes.
     public let size: UInt64
+    /// What O_DIRECT asks for. Every logical block of a disk divides it.
+    let blockSize = pageSize
 
     /// Reads that may be under way at once.
     public static let fetchDepth = 64
@@ -68,6 +70,17 @@ import CLinux
             clinux_ring_write(
                 evictRing, UnsafeRawPointer(bitPattern: UInt(transfer.memory)),
                 UInt32(transfer.length), transfer.offset, transfer.token))
+    }
+
+    func readBack(_ transfer: Transfer) -> Errno? {
+        unsafe .from(
+            clinux_ring_read(
+                evictRing, UnsafeMutableRawPointer(bitPattern: UInt(transfer.memory)),
+                UInt32(transfer.length), transfer.offset, transfer.token))
+    }
+
+    func discard(offset: UInt64, length: UInt64) -> Errno? {
+        .from(clinux_store_discard(descriptor.number, offset, length))
     }
 
     func reap(

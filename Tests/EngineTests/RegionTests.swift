@@ -27,8 +27,10 @@ struct PageEntryTests {
         #expect(PageEntry(.leaving, generation: 1024).generation == 0)
     }
 
-    @Test("holds any place in the store", arguments: [Tier.sameFilled, .compressed, .file])
-    func locators(tier: Tier) {
+    @Test(
+        "holds any place in the store",
+        arguments: [TierIndex.sameFilled, TierIndex(1), TierIndex(TierIndex.tiersMax)])
+    func locators(tier: TierIndex) {
         let locator = Locator(tier: tier, place: 1 << Locator.placeBits - 1)
         let entry = PageEntry(.stored, generation: 7, payload: locator.payload)
         #expect(Locator(payload: entry.payload) == locator)

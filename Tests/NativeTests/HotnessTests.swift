@@ -24,9 +24,9 @@ struct HotnessTests {
             settings = try Settings(limit: 0, idleAge: idleAge)
             settings.setMode(.observe)
             pager = try Pager(
-                port: try LinuxKernel(tracking: .writeProtection, file: nil),
+                port: try LinuxKernel(tracking: .writeProtection),
                 store: try Store(
-                    backing: .compressed(try CompressedStore(capacity: 1 << 30)), pagesMax: pageCount),
+                    tiers: [.compressed(try CompressedStore(capacity: 1 << 30))], pagesMax: pageCount),
                 settings: settings, host: HostLog().host, tracking: true, zapsShared: kind == .shared,
                 readErrorAction: .stop, wakeWorker: {})
             worker = Worker(pager: pager)

@@ -101,7 +101,7 @@ struct StoreFailureTests {
     /// A page that is in the file, once eviction has come to rest.
     private func storedPage(_ live: LivePager, _ region: Region) -> Int? {
         let counters = live.pager.counters
-        waitUntil { counters.filePages.value > Self.pages / 2 }
+        waitUntil { counters.pages(in: TierIndex(1)) > Self.pages / 2 }
         // A page that is being prefetched is none.
         var before: UInt64 = .max
         waitUntil {
@@ -110,7 +110,7 @@ struct StoreFailureTests {
         }
         return (0..<Self.pages).last {
             region.table[$0].state == .stored
-                && Locator(payload: region.table[$0].payload).tier == .file
+                && Locator(payload: region.table[$0].payload).tier == TierIndex(1)
         }
     }
 

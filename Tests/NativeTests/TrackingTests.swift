@@ -39,11 +39,11 @@ struct TrackingTests {
             region = try Region(
                 name: "ram", start: memory.start, length: memory.length,
                 guard: way.kind == .shared ? .minor : .move)
-            let port = try LinuxKernel(tracking: .writeProtection, file: nil)
+            let port = try LinuxKernel(tracking: .writeProtection)
             pager = try Pager(
                 port: port,
                 store: try Store(
-                    backing: .compressed(try CompressedStore(capacity: 1 << 30)), pagesMax: pageCount),
+                    tiers: [.compressed(try CompressedStore(capacity: 1 << 30))], pagesMax: pageCount),
                 settings: try Settings(limit: 0, idleAge: 0), host: HostLog().host, tracking: true,
                 zapsShared: way == .zaps, readErrorAction: .stop, wakeWorker: {})
             tracker = Tracker(pager: pager)

@@ -1,10 +1,11 @@
 import Kernel
 
-/// The store's file: transfers take their time, overtake each other, and fail.
+/// A device of the simulated machine: transfers take their time, overtake each other, and fail.
 ///
 /// A transfer's bytes go over at the start or at the end of its time, by chance: memory
 /// or a slot that is reused too early shows as wrong bytes.
 @safe public final class SimulatedDisk: @unchecked Sendable {
+    private unowned let kernel: SimulatedKernel
     private let contents: Mapping
     private var isWritten: [Bool]
     private var pending: [Pending] = []
@@ -16,11 +17,13 @@ import Kernel
     private struct Pending {
         let transfer: Transfer
         let queue: TransferQueue
+        let isWrite: Bool
         var isDone: Bool
         var result: Int32
     }
 
-    public init(slots: Int) throws(Errno) {
+    public init(slots: Int, kernel: SimulatedKernel) throws(Errno) {
+        self.kernel = kernel
         contents = try Mapping(length: slots * pageSize)
         isWritten = Array(repeating: false, count: slots)
     }
@@ -29,21 +32,25 @@ import Kernel
         pending.isEmpty && finishedFetches.isEmpty && finishedEvictions.isEmpty
     }
 
-    func submit(_ transfer: Transfer, _ queue: TransferQueue, _ kernel: SimulatedKernel) {
+    private func submit(_ transfer: Transfer, _ queue: TransferQueue, isWrite: Bool) -> Errno? {
         let scheduler = kernel.scheduler
+        scheduler.step()
+        if kernel.strikes(\.submitError) { return .busy }
+        kernel.checkOwnRead(transfer.memory, transfer.length)
+        kernel.note("submit", Int(transfer.offset) / pageSize, transfer.length / pageSize)
         guard transfer.offset + UInt64(transfer.length) <= UInt64(contents.length) else {
             scheduler.fail("a transfer past the end of the store")
         }
-        var job = Pending(transfer: transfer, queue: queue, isDone: false, result: 0)
-        job.result = outcome(of: transfer, queue, kernel)
-        if scheduler.random.chance(500) { carryOut(&job, kernel) }
+        var job = Pending(transfer: transfer, queue: queue, isWrite: isWrite, isDone: false, result: 0)
+        job.result = outcome(of: transfer, isWrite: isWrite)
+        if scheduler.random.chance(500) { carryOut(&job) }
         pending.append(job)
+        return nil
     }
 
-    private func outcome(of transfer: Transfer, _ queue: TransferQueue, _ kernel: SimulatedKernel) -> Int32 {
+    private func outcome(of transfer: Transfer, isWrite: Bool) -> Int32 {
         let part = Int32(kernel.scheduler.random.below(transfer.length) & ~511)
-        switch queue {
-        case .fetch:
+        guard isWrite else {
             if kernel.strikes(\.readError) {
                 failedReads += 1
                 return -Errno.inputOutput.code
@@ -52,40 +59,39 @@ import Kernel
                 failedReads += 1
                 return part
             }
-        case .evict:
-            if kernel.strikes(\.writeError) { return -Errno.inputOutput.code }
-            if kernel.strikes(\.noSpace) { return -Errno.noSpace.code }
-            if kernel.strikes(\.shortWrite) { return part }
+            return Int32(transfer.length)
         }
+        if kernel.strikes(\.writeError) { return -Errno.inputOutput.code }
+        if kernel.strikes(\.noSpace) { return -Errno.noSpace.code }
+        if kernel.strikes(\.shortWrite) { return part }
         return Int32(transfer.length)
     }
 
-    private func carryOut(_ job: inout Pending, _ kernel: SimulatedKernel) {
+    private func carryOut(_ job: inout Pending) {
         job.isDone = true
         let transfer = job.transfer
         let memory = UnsafeMutableRawPointer(bitPattern: UInt(transfer.memory))!
         let slot = Int(transfer.offset) / pageSize
         // A failed transfer may have moved any part of its bytes.
         let bytes = job.result < 0 ? kernel.scheduler.random.below(transfer.length) : Int(job.result)
-        switch job.queue {
-        case .fetch:
+        guard job.isWrite else {
             if !isWritten[slot] { kernel.scheduler.fail("slot \(slot) was read, but never written") }
             let part = kernel.sabotage == .diskReadsHalf ? bytes / 2 : bytes
             memory.copyMemory(from: contents.base + Int(transfer.offset), byteCount: part)
-        case .evict:
-            for index in slot..<slot + transfer.length / pageSize { isWritten[index] = true }
-            if kernel.sabotage == .diskLosesWrites { return }
-            var offset = Int(transfer.offset)
-            if kernel.sabotage == .diskMisplacesWrites, offset >= pageSize { offset -= pageSize }
-            (contents.base + offset).copyMemory(from: memory, byteCount: bytes)
+            return
         }
+        for index in slot..<slot + transfer.length / pageSize { isWritten[index] = true }
+        if kernel.sabotage == .diskLosesWrites { return }
+        var offset = Int(transfer.offset)
+        if kernel.sabotage == .diskMisplacesWrites, offset >= pageSize { offset -= pageSize }
+        (contents.base + offset).copyMemory(from: memory, byteCount: bytes)
     }
 
     /// Finishes some transfer. False when there is none.
-    public func progress(_ kernel: SimulatedKernel) -> Bool {
+    public func progress() -> Bool {
         guard !pending.isEmpty else { return false }
         var job = pending.remove(at: kernel.scheduler.random.below(pending.count))
-        if !job.isDone { carryOut(&job, kernel) }
+        if !job.isDone { carryOut(&job) }
         let completion = TransferCompletion(token: job.transfer.token, result: job.result)
         switch job.queue {
         case .fetch: finishedFetches.append(completion)
@@ -98,7 +104,7 @@ import Kernel
         queue == .fetch ? !finishedFetches.isEmpty : !finishedEvictions.isEmpty
     }
 
-    func reap(
+    private func take(
         _ queue: TransferQueue, into completions: UnsafeMutableBufferPointer<TransferCompletion>
     ) -> Int {
         let finished = queue == .fetch ? finishedFetches : finishedEvictions
@@ -108,6 +114,33 @@ import Kernel
         case .fetch: finishedFetches.removeFirst(count)
         case .evict: finishedEvictions.removeFirst(count)
         }
+        return count
+    }
+}
+
+extension SimulatedDisk: StoreDevice {
+    public var size: UInt64 { UInt64(contents.length) }
+    public var blockSize: Int { pageSize }
+
+    public func read(_ transfer: Transfer) -> Errno? { submit(transfer, .fetch, isWrite: false) }
+    public func write(_ transfer: Transfer) -> Errno? { submit(transfer, .evict, isWrite: true) }
+    public func readBack(_ transfer: Transfer) -> Errno? { submit(transfer, .evict, isWrite: false) }
+
+    public func discard(offset: UInt64, length: UInt64) -> Errno? {
+        kernel.scheduler.step()
+        (contents.base + Int(offset)).initializeMemory(as: UInt8.self, repeating: 0xdb, count: Int(length))
+        for slot in Int(offset) / pageSize..<Int(offset + length) / pageSize { isWritten[slot] = false }
+        return nil
+    }
+
+    public func reap(
+        _ queue: TransferQueue, into completions: UnsafeMutableBufferPointer<TransferCompletion>,
+        wait: Bool
+    ) -> Int {
+        kernel.scheduler.step()
+        if wait { kernel.scheduler.block { self.hasFinished(queue) } }
+        let count = take(queue, into: completions)
+        if count > 0 { kernel.note("reap", count) }
         return count
     }
 }

@@ -6,10 +6,11 @@ import Kernel
 ///
 /// All members are for the holder of the scheduler's token.
 public final class SimulatedKernel: KernelPort, @unchecked Sendable {
+    public typealias Device = SimulatedDisk
+
     public let scheduler: Scheduler
     public var mischief: Mischief
     public let sabotage: Sabotage?
-    public let disk: SimulatedDisk?
     /// What an armed page is protected against.
     public let protection: Protection
     /// An access to a page that is protected against it waits, instead of being noted.
@@ -48,7 +49,7 @@ public final class SimulatedKernel: KernelPort, @unchecked Sendable {
     }
 
     public init(
-        scheduler: Scheduler, mischief: Mischief, sabotage: Sabotage?, disk: SimulatedDisk?,
+        scheduler: Scheduler, mischief: Mischief, sabotage: Sabotage?,
         protection: Protection = .readWrite
     ) {
         self.protection = protection
@@ -56,7 +57,6 @@ public final class SimulatedKernel: KernelPort, @unchecked Sendable {
         self.scheduler = scheduler
         self.mischief = mischief
         self.sabotage = sabotage
-        self.disk = disk
     }
 
     public func add(_ space: Space) { spaces.append(space) }
@@ -163,32 +163,6 @@ public final class SimulatedKernel: KernelPort, @unchecked Sendable {
     public var hasSleepers: Bool { !sleepers.isEmpty }
     public func sleeps(on space: Space, _ page: Int) -> Bool {
         sleepers.contains { $0.space === space && $0.page == page }
-    }
-
-    // MARK: Transfers
-
-    public func read(_ transfer: Transfer) -> Errno? { submit(transfer, .fetch) }
-    public func write(_ transfer: Transfer) -> Errno? { submit(transfer, .evict) }
-
-    private func submit(_ transfer: Transfer, _ queue: TransferQueue) -> Errno? {
-        scheduler.step()
-        if strikes(\.submitError) { return .busy }
-        checkOwnRead(transfer.memory, transfer.length)
-        note("submit", Int(transfer.offset) / pageSize, transfer.length / pageSize)
-        disk!.submit(transfer, queue, self)
-        return nil
-    }
-
-    public func reap(
-        _ queue: TransferQueue, into completions: UnsafeMutableBufferPointer<TransferCompletion>,
-        wait: Bool
-    ) -> Int {
-        scheduler.step()
-        let disk = disk!
-        if wait { scheduler.block { disk.hasFinished(queue) } }
-        let count = disk.reap(queue, into: completions)
-        if count > 0 { note("reap", count) }
-        return count
     }
 
     // MARK: Time

@@ -124,7 +124,7 @@ extension World {
 
     /// When nothing is under way, the counters say what the page table says.
     func checkCounters() {
-        var pages: [Tier: Int] = [.sameFilled: 0, .compressed: 0, .file: 0]
+        var pages: [TierIndex: Int] = [:]
         var copies = 0
         for page in 0..<block.region.pageCount {
             let entry = block.region.table[page]
@@ -136,12 +136,12 @@ extension World {
             }
         }
         let counters = pager.counters
-        expect(counters.sameFilledPages.value, pages[.sameFilled], "same-filled pages")
-        expect(counters.compressedPages.value, pages[.compressed], "compressed pages")
-        expect(counters.filePages.value, pages[.file], "file pages")
+        for tier in (0...TierIndex.tiersMax).map(TierIndex.init) {
+            expect(counters.pages(in: tier), pages[tier, default: 0], "pages of a tier")
+        }
         expect(counters.keptCopies.value, copies, "kept copies")
-        if case .file(let store) = pager.store.backing {
-            expect(store.slots.used, counters.filePages.value + copies, "slots in use")
+        for case .file(let store) in pager.store.tiers {
+            expect(store.slots.used, counters.pages(in: TierIndex(1)) + copies, "slots in use")
         }
         expect(counters.stagedPages.value, 0, "staged pages")
         expect(counters.waitingPages.value, 0, "waiting pages")
@@ -152,9 +152,11 @@ extension World {
     func checkNothingStored() {
         expect(pager.counters.evictedPages, 0, "evicted pages")
         expect(pager.store.words.usedBytes, 0, "bytes of same-filled pages")
-        switch pager.store.backing {
-        case .compressed(let store): expect(store.pool.payloadBytes, 0, "bytes in the pool")
-        case .file(let store): expect(store.slots.used, 0, "slots in use")
+        for tier in pager.store.tiers {
+            switch tier {
+            case .compressed(let store): expect(store.pool.payloadBytes, 0, "bytes in the pool")
+            case .file(let store): expect(store.slots.used, 0, "slots in use")
+            }
         }
     }
 

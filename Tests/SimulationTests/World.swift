@@ -92,10 +92,12 @@ final class World: @unchecked Sendable {
         var random = SplitMix(seed: seed)
         plan = Plan(from: &random)
         scheduler = Scheduler(random: random, settings: plan.scheduling, trace: trace)
-        disk = try plan.slots.map { slots throws(Errno) in try SimulatedDisk(slots: slots) }
         kernel = SimulatedKernel(
-            scheduler: scheduler, mischief: .none, sabotage: sabotage, disk: disk,
+            scheduler: scheduler, mischief: .none, sabotage: sabotage,
             protection: plan.guardChoice == .writeProtect ? .write : .readWrite)
+        disk = try plan.slots.map { [kernel] slots throws(Errno) in
+            try SimulatedDisk(slots: slots, kernel: kernel)
+        }
         settings = Settings(unchecked: plan.limit, idleAge: plan.idleAge)
         block = try Block(
             name: "ram", pageCount: plan.pageCount, leadingPages: plan.leadingPages,
@@ -109,7 +111,7 @@ final class World: @unchecked Sendable {
         kernel.onSettled = { [unowned self] space, page in noteSettled(space, page) }
         kernel.onLeaving = { [unowned self] space, page in checkIdle(space, page) }
         scheduler.invariants = { [unowned self] in checkInvariants() }
-        if let disk { scheduler.background = { [unowned self] in disk.progress(kernel) } }
+        if let disk { scheduler.background = { [unowned disk] in disk.progress() } }
         for page in block.pagesInUse where scheduler.random.below(100) < plan.populated {
             populate(block, page)
         }
@@ -122,14 +124,14 @@ final class World: @unchecked Sendable {
     }
 
     private func makeStore() throws(Errno) -> Store<SimulatedKernel> {
-        let backing: Store<SimulatedKernel>.Backing
-        if let slots = plan.slots {
-            backing = .file(try FileStore(port: kernel, size: UInt64(slots * pageSize)))
+        let tier: Store<SimulatedKernel>.Backing
+        if let disk {
+            tier = .file(try FileStore(device: disk, size: disk.size))
         } else {
             let slabs = scheduler.random.pick([4, 16, 256])
-            backing = .compressed(try CompressedStore(capacity: slabs * SizeClass.slabSize))
+            tier = .compressed(try CompressedStore(capacity: slabs * SizeClass.slabSize))
         }
-        return try Store(backing: backing, pagesMax: scheduler.random.pick([8, 4096]))
+        return try Store(tiers: [tier], pagesMax: scheduler.random.pick([8, 4096]))
     }
 
     func populate(_ block: Block, _ page: Int) {

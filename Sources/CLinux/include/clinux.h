@@ -158,6 +158,8 @@ int clinux_ring_reap(struct clinux_ring *ring, struct clinux_completion *complet
 /* Opens (creating it, mode 0600) a file or block device for O_DIRECT, and locks
  * it against every other open. `size` of a block device is checked, a file's is set. */
 int clinux_store_file_open(const char *path, uint64_t size);
+/* Frees the space of a range: TRIM of a block device, a hole in a file. */
+int clinux_store_discard(int fd, uint64_t offset, uint64_t length);
 enum {
     CLINUX_STORE_LOCKED = -10001,    /* another process has it open */
     CLINUX_STORE_TOO_SMALL = -10002, /* the block device is smaller than `size` */

@@ -13,10 +13,10 @@ final class EvictionBatch {
     var locators: [Locator?] = []
     /// Whether that is a copy which it kept.
     var areCopies: [Bool] = []
-    /// Indices in `taken` of those for the tier, with their addresses and what became of them.
+    /// Indices in `taken` of those for the tier, how they are put, and what became of them.
     var toStore: [Int] = []
-    var addresses: [UInt64] = []
-    var outcomes: [PutOutcome]
+    var puts: [PagePut] = []
+    var outcomes: [StoreOutcome]
 
     init() {
         claimed.reserveCapacity(Self.pagesMax)
@@ -24,7 +24,7 @@ final class EvictionBatch {
         locators.reserveCapacity(Self.pagesMax)
         areCopies.reserveCapacity(Self.pagesMax)
         toStore.reserveCapacity(Self.pagesMax)
-        addresses.reserveCapacity(Self.pagesMax)
+        puts.reserveCapacity(Self.pagesMax)
         outcomes = Array(repeating: .refused(.full), count: Self.pagesMax)
     }
 
@@ -34,7 +34,7 @@ final class EvictionBatch {
         locators.removeAll(keepingCapacity: true)
         areCopies.removeAll(keepingCapacity: true)
         toStore.removeAll(keepingCapacity: true)
-        addresses.removeAll(keepingCapacity: true)
+        puts.removeAll(keepingCapacity: true)
     }
 
     /// Claimed pages from `index` on that follow each other without a gap.
@@ -45,7 +45,7 @@ final class EvictionBatch {
     }
 
     func putAll<Port: KernelPort>(into pager: Pager<Port>) {
-        unsafe addresses.withUnsafeBufferPointer { pages in
+        unsafe puts.withUnsafeBufferPointer { pages in
             unsafe outcomes.withUnsafeMutableBufferPointer { outcomes in
                 unsafe pager.store.put(pages, outcomes: outcomes)
             }

@@ -176,9 +176,9 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         for (position, index) in batch.toStore.enumerated() {
             let page = batch.taken[index]
             switch batch.outcomes[position] {
-            case .stored(let place):
+            case .stored(let locator):
                 wasTaken = true
-                batch.locators[index] = Locator(tier: pager.store.tier, place: place)
+                batch.locators[index] = locator
             case .refused(let refusal):
                 giveBack(region, page)
                 switch refusal {
@@ -209,7 +209,8 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
                 batch.locators[index] = Locator(tier: .sameFilled, place: place)
             } else {
                 batch.toStore.append(index)
-                batch.addresses.append(pager.takenAddress(region, page))
+                batch.puts.append(
+                    PagePut(address: pager.takenAddress(region, page), identity: region.identity(of: page)))
             }
         }
     }

@@ -5,6 +5,7 @@ import Synchronization
 /// loop of its own, and the worker. What the C functions call.
 public final class LivePager: Sendable {
     public let pager: Pager<LinuxKernel>
+    private let device: LinuxDevice?
     private let loop: FaultLoop
     private let worker: Worker<LinuxKernel>
     private let wakeUp: WakeUpReference
@@ -48,11 +49,11 @@ public final class LivePager: Sendable {
                 "read-error machine-check needs UFFDIO_POISON, which this kernel lacks; "
                     + "use read-error stop, or Linux 6.6 or later")
         }
-        let file = try Setup.openFile(options.store)
+        let device = try Setup.openDevice(options.store)
         do {
             let reference = try WakeUpReference()
-            let port = try LinuxKernel(tracking: tracking, file: file)
-            let store = try Self.makeStore(options.store, port)
+            let port = try LinuxKernel(tracking: tracking)
+            let store = try Self.makeStore(options.store, device)
             let pager = try Pager(
                 port: port, store: store, settings: settings, host: host,
                 tracking: tracking != .none,
@@ -63,6 +64,7 @@ public final class LivePager: Sendable {
             loop = try FaultLoop { Self.dispatch(server) }
             worker = Worker(pager: pager)
             self.pager = pager
+            self.device = device
             self.tracking = tracking
             wakeUp = reference
         } catch {
@@ -81,16 +83,15 @@ public final class LivePager: Sendable {
     private static let pagesMax = 1 << 28
 
     private static func makeStore(
-        _ choice: PagerOptions.StoreChoice, _ port: LinuxKernel
+        _ choice: PagerOptions.StoreChoice, _ device: LinuxDevice?
     ) throws(Errno) -> Store<LinuxKernel> {
-        switch choice {
-        case .compressed:
-            try Store(
-                backing: .compressed(try CompressedStore(capacity: poolCapacity)),
-                pagesMax: pagesMax)
-        case .file(_, let size):
-            try Store(backing: .file(try FileStore(port: port, size: size)), pagesMax: pagesMax)
+        let tier: Store<LinuxKernel>.Backing
+        if case .file(_, let size) = choice, let device {
+            tier = .file(try FileStore(device: device, size: size))
+        } else {
+            tier = .compressed(try CompressedStore(capacity: poolCapacity))
         }
+        return try Store(tiers: [tier], pagesMax: pagesMax)
     }
 
     /// The event loop's body: faults while they come, and a retry every tick.
@@ -101,7 +102,7 @@ public final class LivePager: Sendable {
 
     private func start() throws(SetupFailure) {
         loop.watch(descriptor: pager.kernel.faultDescriptor)
-        if let descriptor = pager.kernel.fetchDescriptor { loop.watch(descriptor: descriptor) }
+        if let device { loop.watch(descriptor: device.fetchDescriptor) }
         do {
             let server = try Thread(name: "frostline-fault") { [loop] in
                 loop.run(tickNanoseconds: Self.tickNanoseconds)

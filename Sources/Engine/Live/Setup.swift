@@ -104,7 +104,7 @@ enum Setup {
         }
     }
 
-    static func openFile(_ store: PagerOptions.StoreChoice) throws(SetupFailure) -> StoreFile? {
+    static func openDevice(_ store: PagerOptions.StoreChoice) throws(SetupFailure) -> LinuxDevice? {
         guard case .file(let path, let size) = store else { return nil }
         guard size >= PagerOptions.fileSizeMin, size % UInt64(pageSize) == 0 else {
             throw SetupFailure(
@@ -113,7 +113,7 @@ enum Setup {
                     + "\(PagerOptions.fileSizeMin) (2 MiB)")
         }
         do {
-            return try StoreFile(path: path, size: size)
+            return LinuxDevice(try StoreFile(path: path, size: size))
         } catch {
             throw describe(error, path: path, size: size)
         }

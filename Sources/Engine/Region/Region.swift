@@ -4,6 +4,9 @@ import Synchronization
 /// One attached RAMBlock: its addresses and what the library knows of its pages.
 public final class Region: Sendable {
     public let name: String
+    /// Tells it from every other block that this process ever had.
+    public let serial: UInt32
+    private static let serials = Atomic<UInt32>(0)
     /// Address of the first page in this process.
     public let start: UInt64
     /// Bytes, a multiple of the page size.
@@ -47,6 +50,7 @@ public final class Region: Sendable {
         precondition(start % UInt64(pageSize) == 0 && length % UInt64(pageSize) == 0 && length > 0)
         let pages = Int(length) / pageSize
         self.name = name
+        serial = Self.serials.add(1, ordering: .relaxed).newValue
         self.start = start
         self.length = length
         self.guard = `guard`
@@ -86,6 +90,8 @@ public final class Region: Sendable {
         assert(`guard`.isShared)
         return address(of: page) &+ viewOffset
     }
+    @inline(__always)
+    func identity(of page: Int) -> PageIdentity { PageIdentity(block: serial, page: UInt32(page)) }
     @inline(__always)
     public func offset(of page: Int) -> UInt64 { UInt64(page) * UInt64(pageSize) }
 

@@ -7,11 +7,12 @@ extension FaultServer {
         let locator = Locator(payload: arriving.payload)
         pager.counters.stored(locator.tier, change: -1)
         let index = fetches.take()
-        switch unsafe pager.store.get(locator, into: fetches.buffer(index), token: UInt64(index)) {
+        let identity = region.identity(of: page)
+        switch pager.store.get(locator, identity, into: fetches.buffer(index), token: UInt64(index)) {
         case .ready:
             unsafe finish(
                 Fetch(region: region, page: page, entry: arriving, start: batchStart, want: want),
-                from: fetches.buffer(index))
+                from: fetches.buffer(index).page)
             fetches.giveBack(index)
         case .pending:
             region.fetchesInFlight.add(1, ordering: .relaxed)
@@ -29,17 +30,19 @@ extension FaultServer {
         unsafe withUnsafeTemporaryAllocation(
             of: TransferCompletion.self, capacity: FetchTable.capacity
         ) { completions in
-            let count = unsafe pager.kernel.reap(.fetch, into: completions, wait: false)
+            let count = unsafe pager.store.reapFetches(into: completions)
             for position in 0..<count {
                 let completion = unsafe completions[position]
                 let index = Int(completion.token)
                 let fetch = fetches.end(index)
-                if Int(completion.result) == pageSize {
-                    unsafe finish(fetch, from: fetches.buffer(index))
-                } else {
-                    // A short read is a failed one: the file ends before the page does.
-                    let errno = completion.result < 0 ? Errno(-completion.result) : .inputOutput
+                let buffer = fetches.buffer(index)
+                let errno = pager.store.finish(
+                    Locator(payload: fetch.entry.payload), fetch.region.identity(of: fetch.page),
+                    completion.result, buffer)
+                if let errno {
                     failed(fetch.region, fetch.page, fetch.entry, errno, want: fetch.want)
+                } else {
+                    unsafe finish(fetch, from: buffer.page)
                 }
                 fetches.giveBack(index)
                 fetch.region.fetchesInFlight.subtract(1, ordering: .releasing)

@@ -21,17 +21,19 @@ struct Fetch {
     var isDemand: Bool { want != .ahead }
 }
 
-/// The reads under way, each with a page-sized buffer; as many as the port's queue
-/// takes. Fault thread only.
+/// The reads under way, each with a buffer; as many as a device's queue takes. Fault
+/// thread only.
 final class FetchTable {
     private let buffers: Mapping
     private var fetches: [Fetch?]
     private var free: [Int]
 
     static let capacity = StoreFile.fetchDepth
+    /// The page, and twice as much for what is stored of it.
+    private static let bufferSize = 3 * pageSize
 
     init() throws(Errno) {
-        buffers = try Mapping(length: Self.capacity * pageSize)
+        buffers = try Mapping(length: Self.capacity * Self.bufferSize)
         fetches = Array(repeating: nil, count: Self.capacity)
         free = Array((0..<Self.capacity).reversed())
     }
@@ -45,7 +47,10 @@ final class FetchTable {
         return index
     }
 
-    func buffer(_ index: Int) -> UnsafeMutableRawPointer { unsafe buffers.base + index * pageSize }
+    func buffer(_ index: Int) -> FetchBuffer {
+        let page = unsafe buffers.base + index * Self.bufferSize
+        return unsafe FetchBuffer(page: page, raw: page + pageSize)
+    }
 
     /// Remembers what a pending read is for.
     func begin(_ index: Int, _ fetch: Fetch) { fetches[index] = fetch }

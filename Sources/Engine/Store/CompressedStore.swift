@@ -8,8 +8,6 @@ public final class CompressedStore: PageStore, @unchecked Sendable {
     private let codecState: Mapping
     private let scratch: Mapping
 
-    public var tier: Tier { .compressed }
-
     /// A store of at most `capacity` bytes of host memory.
     public init(capacity: Int) throws(Errno) {
         pool = try CompressedPool(capacity: capacity)
@@ -18,10 +16,10 @@ public final class CompressedStore: PageStore, @unchecked Sendable {
     }
 
     public func put(
-        _ pages: UnsafeBufferPointer<UInt64>, outcomes: UnsafeMutableBufferPointer<PutOutcome>
+        _ pages: UnsafeBufferPointer<PagePut>, outcomes: UnsafeMutableBufferPointer<PutOutcome>
     ) {
         for index in pages.indices {
-            unsafe outcomes[index] = put(UnsafeRawPointer(bitPattern: UInt(pages[index]))!)
+            unsafe outcomes[index] = put(UnsafeRawPointer(bitPattern: UInt(pages[index].address))!)
         }
     }
 
@@ -37,14 +35,18 @@ public final class CompressedStore: PageStore, @unchecked Sendable {
     }
 
     public func get(
-        _ place: UInt64, into buffer: UnsafeMutableRawPointer, token: UInt64
+        _ place: UInt64, _ identity: PageIdentity, into buffer: FetchBuffer, token: UInt64
     ) -> GetOutcome {
         let data = unsafe pool.data(place)
         let answer = unsafe ccodec_lz4_decompress(
-            data.baseAddress, Int32(data.count), buffer, Int32(pageSize))
+            data.baseAddress, Int32(data.count), buffer.page, Int32(pageSize))
         // The pool is our own memory: data that do not decompress were overwritten.
         return answer == 0 ? .ready : .failed(.inputOutput)
     }
+
+    public func finish(
+        _ place: UInt64, _ identity: PageIdentity, _ result: Int32, _ buffer: FetchBuffer
+    ) -> Errno? { preconditionFailure("reads of memory are never pending") }
 
     public func drop(_ place: UInt64) { pool.free(place) }
     public func trim() { pool.trim() }

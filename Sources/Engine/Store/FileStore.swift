@@ -1,27 +1,24 @@
 import Kernel
 
-/// Pages in page-sized slots of a file or block device, through the port's two
-/// transfer queues. Pages put together are written in as few transfers as the
+/// Pages in page-sized slots of a device. Pages put together are written in as few transfers as the
 /// free slots allow.
-public struct FileStore<Port: KernelPort>: PageStore {
-    private let port: Port
+public struct FileStore<Device: StoreDevice>: PageStore {
+    let device: Device
     public let slots: SlotMap
     private let kept: KeptCopies
-
-    public var tier: Tier { .file }
 
     /// Longest single transfer, in pages.
     private static var pagesPerTransferMax: Int { 256 }
 
-    /// `size` in bytes, at least one page.
-    public init(port: Port, size: UInt64) throws(Errno) {
-        self.port = port
+    /// `size`: bytes of the device to use, at least one page.
+    public init(device: Device, size: UInt64) throws(Errno) {
+        self.device = device
         slots = SlotMap(capacity: Int(size) / pageSize)
         kept = try KeptCopies(capacity: Int(size) / pageSize)
     }
 
     public func put(
-        _ pages: UnsafeBufferPointer<UInt64>, outcomes: UnsafeMutableBufferPointer<PutOutcome>
+        _ pages: UnsafeBufferPointer<PagePut>, outcomes: UnsafeMutableBufferPointer<PutOutcome>
     ) {
         var next = 0
         var inFlight = 0
@@ -49,10 +46,10 @@ public struct FileStore<Port: KernelPort>: PageStore {
         }
     }
 
-    private func contiguousRun(_ pages: UnsafeBufferPointer<UInt64>, from first: Int) -> Range<Int> {
+    private func contiguousRun(_ pages: UnsafeBufferPointer<PagePut>, from first: Int) -> Range<Int> {
         var end = first + 1
         while end < pages.count, end - first < Self.pagesPerTransferMax,
-            unsafe pages[end] == pages[end - 1] + UInt64(pageSize)
+            unsafe pages[end].address == pages[end - 1].address + UInt64(pageSize)
         {
             end += 1
         }
@@ -60,11 +57,11 @@ public struct FileStore<Port: KernelPort>: PageStore {
     }
 
     private func submit(
-        _ pages: UnsafeBufferPointer<UInt64>, _ run: Range<Int>, slot: Int
+        _ pages: UnsafeBufferPointer<PagePut>, _ run: Range<Int>, slot: Int
     ) -> Errno? {
-        unsafe port.write(
+        unsafe device.write(
             Transfer(
-                memory: pages[run.lowerBound], length: run.count * pageSize,
+                memory: pages[run.lowerBound].address, length: run.count * pageSize,
                 offset: UInt64(slot) * UInt64(pageSize),
                 token: UInt64(run.lowerBound) << 32 | UInt64(run.count)))
     }
@@ -75,7 +72,7 @@ public struct FileStore<Port: KernelPort>: PageStore {
         unsafe withUnsafeTemporaryAllocation(
             of: TransferCompletion.self, capacity: StoreFile.evictDepth
         ) { completions in
-            let count = unsafe port.reap(.evict, into: completions, wait: true)
+            let count = unsafe device.reap(.evict, into: completions, wait: true)
             for index in 0..<count {
                 let completion = unsafe completions[index]
                 let first = Int(completion.token >> 32)
@@ -100,14 +97,22 @@ public struct FileStore<Port: KernelPort>: PageStore {
     }
 
     public func get(
-        _ place: UInt64, into buffer: UnsafeMutableRawPointer, token: UInt64
+        _ place: UInt64, _ identity: PageIdentity, into buffer: FetchBuffer, token: UInt64
     ) -> GetOutcome {
-        let errno = port.read(
+        let errno = unsafe device.read(
             Transfer(
-                memory: UInt64(UInt(bitPattern: buffer)), length: pageSize,
+                memory: UInt64(UInt(bitPattern: buffer.page)), length: pageSize,
                 offset: place * UInt64(pageSize), token: token))
         if let errno { return .failed(errno) }
         return .pending
+    }
+
+    public func finish(
+        _ place: UInt64, _ identity: PageIdentity, _ result: Int32, _ buffer: FetchBuffer
+    ) -> Errno? {
+        if Int(result) == pageSize { return nil }
+        // A short read is a failed one: the file ends before the page does.
+        return result < 0 ? Errno(-result) : .inputOutput
     }
 
     public func drop(_ place: UInt64) { slots.free(Int(place)) }

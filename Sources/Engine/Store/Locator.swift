@@ -1,22 +1,34 @@
-/// The kinds of place a stored page can be in.
-public enum Tier: UInt64, Sendable {
+/// Which tier a stored page is in: the words of same-filled pages, or one of the
+/// configured tiers, counted from 1 in their order.
+public struct TierIndex: Hashable, Sendable {
+    public let number: Int
+
+    /// Tiers that one pager can have.
+    public static let tiersMax = 7
+
     /// One 64-bit word, repeated.
-    case sameFilled = 0
-    case compressed = 1
-    case file = 2
+    public static let sameFilled = TierIndex(0)
+
+    /// 0 to `tiersMax`.
+    @inline(__always)
+    public init(_ number: Int) {
+        assert((0...Self.tiersMax).contains(number))
+        self.number = number
+    }
 }
 
 /// Where a stored page is: a tier and a place within it, in the bits that a
 /// page-table entry has for it, so that a stored page needs no other metadata.
 public struct Locator: Equatable, Sendable {
-    public let tier: Tier
+    public let tier: TierIndex
     public let place: UInt64
 
+    private static let tierBits: UInt64 = 3
     /// Bits of a place.
-    public static let placeBits = PageEntry.payloadBits - 2
+    public static let placeBits = PageEntry.payloadBits - tierBits
 
     @inline(__always)
-    public init(tier: Tier, place: UInt64) {
+    public init(tier: TierIndex, place: UInt64) {
         precondition(place >> Self.placeBits == 0)
         self.tier = tier
         self.place = place
@@ -24,13 +36,10 @@ public struct Locator: Equatable, Sendable {
 
     @inline(__always)
     public init(payload: UInt64) {
-        guard let tier = Tier(rawValue: payload & 3) else {
-            preconditionFailure("a page-table entry was overwritten")
-        }
-        self.tier = tier
-        place = payload >> 2
+        tier = TierIndex(Int(payload & (1 << Self.tierBits - 1)))
+        place = payload >> Self.tierBits
     }
 
     @inline(__always)
-    public var payload: UInt64 { place << 2 | tier.rawValue }
+    public var payload: UInt64 { place << Self.tierBits | UInt64(tier.number) }
 }

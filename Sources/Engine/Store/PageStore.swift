@@ -23,18 +23,63 @@ public enum GetOutcome: Equatable, Sendable {
     case failed(Errno)
 }
 
+/// Which page of which block: what is stored outside RAM is bound to it.
+public struct PageIdentity: Equatable, Sendable {
+    /// `Region.serial`.
+    public var block: UInt32
+    public var page: UInt32
+
+    @inline(__always)
+    public init(block: UInt32, page: UInt32) {
+        self.block = block
+        self.page = page
+    }
+}
+
+/// A page to store.
+public struct PagePut: Sendable {
+    /// Where it can be read; page-aligned.
+    public var address: UInt64
+    public var identity: PageIdentity
+
+    @inline(__always)
+    public init(address: UInt64, identity: PageIdentity) {
+        self.address = address
+        self.identity = identity
+    }
+}
+
+/// Where a page is read to. Both are page-aligned.
+@safe public struct FetchBuffer {
+    /// A page: gets its contents.
+    public let page: UnsafeMutableRawPointer
+    /// Two pages: for what is stored of it, before it is decoded.
+    public let raw: UnsafeMutableRawPointer
+
+    @inline(__always)
+    public init(page: UnsafeMutableRawPointer, raw: UnsafeMutableRawPointer) {
+        unsafe self.page = page
+        unsafe self.raw = raw
+    }
+}
+
 /// A tier. A put page is either stored or refused, nothing in between; what was
 /// stored can be got, any number of times, until it is dropped.
 public protocol PageStore: ~Copyable {
-    var tier: Tier { get }
-
-    /// Takes pages, each at a page-aligned address in `pages`; sets an outcome for
-    /// each. May block on I/O. Worker thread only.
+    /// Takes pages; sets an outcome for each. May block on I/O. Worker thread only.
     func put(
-        _ pages: UnsafeBufferPointer<UInt64>, outcomes: UnsafeMutableBufferPointer<PutOutcome>)
+        _ pages: UnsafeBufferPointer<PagePut>, outcomes: UnsafeMutableBufferPointer<PutOutcome>)
 
-    /// Reads a page into a page-aligned buffer. Never blocks. Fault thread only.
-    func get(_ place: UInt64, into buffer: UnsafeMutableRawPointer, token: UInt64) -> GetOutcome
+    /// Reads a page. Never blocks. Fault thread only.
+    func get(
+        _ place: UInt64, _ identity: PageIdentity, into buffer: FetchBuffer, token: UInt64
+    ) -> GetOutcome
+
+    /// Ends a pending read, whose transfer answered `result` (bytes, or a negated errno):
+    /// nil when the buffer's page holds the contents. Fault thread only.
+    func finish(
+        _ place: UInt64, _ identity: PageIdentity, _ result: Int32, _ buffer: FetchBuffer
+    ) -> Errno?
 
     /// Frees a page's place. Does no I/O. Any thread.
     func drop(_ place: UInt64)

@@ -1,59 +1,92 @@
 import Kernel
 
-/// Everything below RAM: same-filled pages as words, all others in the one tier
-/// that was configured.
+/// What became of a page that the store was given.
+public enum StoreOutcome: Equatable, Sendable {
+    case stored(Locator)
+    /// No tier took it; the last tier's reason.
+    case refused(Refusal)
+}
+
+/// Everything below RAM: same-filled pages as words, all others in the configured tiers. A
+/// page that one of them refuses is offered to the next.
 public final class Store<Port: KernelPort>: @unchecked Sendable {
     public enum Backing {
         case compressed(CompressedStore)
-        case file(FileStore<Port>)
+        case file(FileStore<Port.Device>)
     }
 
     public let words: WordTable
-    public let backing: Backing
+    /// In the order in which pages are offered to them; 1 to `TierIndex.tiersMax`.
+    public let tiers: [Backing]
+    private let offers: TierOffers
 
     /// `pagesMax`: pages that can ever be out at once.
-    public init(backing: Backing, pagesMax: Int) throws(Errno) {
+    public init(tiers: [Backing], pagesMax: Int) throws(Errno) {
+        precondition((1...TierIndex.tiersMax).contains(tiers.count))
         words = try WordTable(capacity: pagesMax)
-        self.backing = backing
+        self.tiers = tiers
+        offers = TierOffers()
     }
 
-    /// Takes pages; worker thread only. See `PageStore.put`.
+    /// The tier of a page that is not same-filled.
+    @inline(__always)
+    private func tier(_ index: TierIndex) -> Backing { tiers[index.number - 1] }
+
+    /// Takes pages and sets an outcome for each. May block on I/O. Worker thread only.
     public func put(
-        _ pages: UnsafeBufferPointer<UInt64>, outcomes: UnsafeMutableBufferPointer<PutOutcome>
+        _ pages: UnsafeBufferPointer<PagePut>, outcomes: UnsafeMutableBufferPointer<StoreOutcome>
     ) {
-        switch backing {
-        case .compressed(let store): unsafe store.put(pages, outcomes: outcomes)
-        case .file(let store): unsafe store.put(pages, outcomes: outcomes)
-        }
-    }
-
-    /// The tier that `put` puts into.
-    public var tier: Tier {
-        switch backing {
-        case .compressed: .compressed
-        case .file: .file
+        unsafe offers.begin(pages)
+        for (number, tier) in tiers.enumerated() where !offers.isEmpty {
+            unsafe offers.make(to: TierIndex(number + 1), outcomes) { pages, outcomes in
+                switch tier {
+                case .compressed(let store): unsafe store.put(pages, outcomes: outcomes)
+                case .file(let store): unsafe store.put(pages, outcomes: outcomes)
+                }
+            }
         }
     }
 
     /// Reads a page; fault thread only. See `PageStore.get`.
     @inline(__always)
     public func get(
-        _ locator: Locator, into buffer: UnsafeMutableRawPointer, token: UInt64
+        _ locator: Locator, _ identity: PageIdentity, into buffer: FetchBuffer, token: UInt64
     ) -> GetOutcome {
         if locator.tier == .sameFilled {
-            unsafe fill(buffer, with: words.get(locator.place))
+            unsafe fill(buffer.page, with: words.get(locator.place))
             return .ready
         }
-        switch backing {
-        case .compressed(let store): return unsafe store.get(locator.place, into: buffer, token: token)
-        case .file(let store): return unsafe store.get(locator.place, into: buffer, token: token)
+        switch tier(locator.tier) {
+        case .compressed(let store):
+            return store.get(locator.place, identity, into: buffer, token: token)
+        case .file(let store): return store.get(locator.place, identity, into: buffer, token: token)
         }
+    }
+
+    /// Ends a pending read; fault thread only. See `PageStore.finish`.
+    public func finish(
+        _ locator: Locator, _ identity: PageIdentity, _ result: Int32, _ buffer: FetchBuffer
+    ) -> Errno? {
+        switch tier(locator.tier) {
+        case .compressed(let store): store.finish(locator.place, identity, result, buffer)
+        case .file(let store): store.finish(locator.place, identity, result, buffer)
+        }
+    }
+
+    /// Takes finished reads of all tiers, as many as there is room for. Fault thread only.
+    func reapFetches(into completions: UnsafeMutableBufferPointer<TransferCompletion>) -> Int {
+        var count = 0
+        for case .file(let store) in tiers where count < completions.count {
+            count += unsafe store.device.reap(
+                .fetch, into: UnsafeMutableBufferPointer(rebasing: completions[count...]), wait: false)
+        }
+        return count
     }
 
     /// Any thread.
     public func drop(_ locator: Locator) {
         if locator.tier == .sameFilled { return words.drop(locator.place) }
-        switch backing {
+        switch tier(locator.tier) {
         case .compressed(let store): store.drop(locator.place)
         case .file(let store): store.drop(locator.place)
         }
@@ -62,50 +95,56 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
     /// A page went back to the guest from `locator`. True when its copy stays there, for
     /// `holds` to ask for later: where a copy costs no host memory. Fault thread only.
     func keep(_ locator: Locator, _ contents: UnsafeRawPointer) -> Bool {
-        guard locator.tier == .file, case .file(let store) = backing else { return false }
+        guard locator.tier != .sameFilled, case .file(let store) = tier(locator.tier) else { return false }
         unsafe store.keep(locator.place, contents)
         return true
     }
 
     /// Whether the copy kept at `locator` is what the page holds now. Worker thread only.
     func holds(_ locator: Locator, _ contents: UnsafeRawPointer) -> Bool {
-        guard locator.tier == .file, case .file(let store) = backing else { return false }
+        guard locator.tier != .sameFilled, case .file(let store) = tier(locator.tier) else { return false }
         return unsafe store.holds(locator.place, contents)
     }
 
     /// Drops a kept copy. Any thread.
     func dropCopy(_ locator: Locator) {
-        guard case .file(let store) = backing else { preconditionFailure("only files keep copies") }
+        guard case .file(let store) = tier(locator.tier) else {
+            preconditionFailure("only devices keep copies")
+        }
         store.dropCopy(locator.place)
     }
 
     /// Kept copies that must go before `pages` more are put. Worker thread only.
     func shortage(for pages: Int) -> Int {
-        guard case .file(let store) = backing else { return 0 }
-        return store.shortage(for: pages)
+        tiers.reduce(0) { sum, tier in
+            if case .file(let store) = tier { sum + store.shortage(for: pages) } else { sum }
+        }
     }
 
     /// Worker thread only.
     public func trim() {
-        switch backing {
-        case .compressed(let store): store.trim()
-        case .file(let store): store.trim()
+        for tier in tiers {
+            switch tier {
+            case .compressed(let store): store.trim()
+            case .file(let store): store.trim()
+            }
         }
     }
 
     /// Host memory that stored pages cost, in bytes: what `limit` counts.
     public var heldBytes: Int {
-        switch backing {
-        case .compressed(let store): store.pool.heldBytes + words.usedBytes
-        case .file: words.usedBytes
+        tiers.reduce(words.usedBytes) { sum, tier in
+            if case .compressed(let store) = tier { sum + store.pool.heldBytes } else { sum }
         }
     }
 
     /// Memory of the bookkeeping, in bytes. Worker thread only.
     public var metadataBytes: Int {
-        switch backing {
-        case .compressed(let store): store.pool.metadataBytes
-        case .file(let store): store.metadataBytes
+        tiers.reduce(0) { sum, tier in
+            switch tier {
+            case .compressed(let store): sum + store.pool.metadataBytes
+            case .file(let store): sum + store.metadataBytes
+            }
         }
     }
 }

@@ -1,0 +1,61 @@
+/// Who waits for a transfer: each has a queue of its own, used and reaped by its own thread.
+public enum TransferQueue: Sendable {
+    /// The fault thread's.
+    case fetch
+    /// The worker thread's.
+    case evict
+}
+
+/// One read or write between memory and a device.
+public struct Transfer: Sendable {
+    /// Address, aligned to the device's blocks, as length and offset are.
+    public var memory: UInt64
+    /// Bytes.
+    public var length: Int
+    public var offset: UInt64
+    /// Comes back with the completion.
+    public var token: UInt64
+
+    public init(memory: UInt64, length: Int, offset: UInt64, token: UInt64) {
+        self.memory = memory
+        self.length = length
+        self.offset = offset
+        self.token = token
+    }
+}
+
+public struct TransferCompletion: Sendable {
+    public var token: UInt64
+    /// Bytes transferred, or a negated errno.
+    public var result: Int32
+
+    public init(token: UInt64, result: Int32) {
+        self.token = token
+        self.result = result
+    }
+}
+
+/// Something outside RAM that keeps blocks of bytes: a local file, a block device, a remote
+/// export. It has two queues, each for one thread; transfers of the same queue may overtake
+/// each other. Nothing blocks but `reap` with `wait`, and `discard`.
+public protocol StoreDevice: AnyObject, Sendable {
+    /// Bytes.
+    var size: UInt64 { get }
+    /// What memory, offset and length of every transfer are multiples of: 512 to 4096 bytes.
+    var blockSize: Int { get }
+
+    /// Starts a read on behalf of the fault thread. EBUSY: the queue is full.
+    func read(_ transfer: Transfer) -> Errno?
+    /// Starts a write on behalf of the worker thread. EBUSY: the queue is full.
+    func write(_ transfer: Transfer) -> Errno?
+    /// Starts a read on behalf of the worker thread. EBUSY: the queue is full.
+    func readBack(_ transfer: Transfer) -> Errno?
+    /// Gives a range back to whoever provides it; what it holds after that is undefined.
+    /// EOPNOTSUPP: the device keeps what it has. Worker thread only.
+    func discard(offset: UInt64, length: UInt64) -> Errno?
+    /// Takes finished transfers of a queue. With `wait`, blocks until there is one.
+    func reap(
+        _ queue: TransferQueue, into completions: UnsafeMutableBufferPointer<TransferCompletion>,
+        wait: Bool
+    ) -> Int
+}
