@@ -63,7 +63,7 @@ let package = Package(
             name: "SimulatedKernel", dependencies: ["Kernel"], path: "Tests/SimulatedKernel",
             swiftSettings: [.treatAllWarnings(as: .error)]),
         .testTarget(
-            name: "EngineTests", dependencies: ["Engine", "Kernel"],
+            name: "EngineTests", dependencies: ["Engine", "Kernel", "SimulatedKernel"],
             swiftSettings: [.treatAllWarnings(as: .error)]),
         .testTarget(
             name: "SimulationTests", dependencies: ["Engine", "Kernel", "SimulatedKernel"],
