@@ -36,7 +36,7 @@ let package = Package(
             cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])],
             linkerSettings: [.unsafeFlags(["-l:liblz4.a"])]),
         .target(
-            name: "CDigest",
+            name: "CCrypto",
             cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])],
             // Hidden, since the archive is not compiled to be interposed in a shared object.
             linkerSettings: [
@@ -44,7 +44,7 @@ let package = Package(
             ]),
         .target(name: "Kernel", dependencies: ["CLinux"], swiftSettings: strict),
         .target(
-            name: "Engine", dependencies: ["Kernel", "CCodec", "CDigest"], swiftSettings: strict),
+            name: "Engine", dependencies: ["Kernel", "CCodec", "CCrypto"], swiftSettings: strict),
         .target(
             name: "Exports", dependencies: ["CFrostline", "Engine", "Kernel"],
             exclude: ["frostline.map"],
@@ -53,7 +53,7 @@ let package = Package(
             name: "CBareLoops", dependencies: ["CLinux", "CCodec"], path: "Benchmarks/CBareLoops",
             cSettings: [.define("_GNU_SOURCE"), .unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
         .executableTarget(
-            name: "frostline-bench", dependencies: ["CBareLoops", "CCodec", "Engine", "Kernel"],
+            name: "frostline-bench", dependencies: ["CBareLoops", "CCodec", "CCrypto", "Engine", "Kernel"],
             path: "Benchmarks/frostline-bench",
             swiftSettings: [.treatAllWarnings(as: .error)]),
         .testTarget(
@@ -63,7 +63,7 @@ let package = Package(
             name: "SimulatedKernel", dependencies: ["Kernel"], path: "Tests/SimulatedKernel",
             swiftSettings: [.treatAllWarnings(as: .error)]),
         .testTarget(
-            name: "EngineTests", dependencies: ["Engine", "Kernel", "SimulatedKernel"],
+            name: "EngineTests", dependencies: ["CCrypto", "Engine", "Kernel", "SimulatedKernel"],
             swiftSettings: [.treatAllWarnings(as: .error)]),
         .testTarget(
             name: "SimulationTests", dependencies: ["Engine", "Kernel", "SimulatedKernel"],

@@ -83,6 +83,15 @@ typedef enum frostline_store {
     FROSTLINE_STORE_FILE = 1
 } frostline_store;
 
+/* Whether what leaves RAM is encrypted, and authenticated as that page's contents. The
+ * key is new each time, never leaves RAM and is gone with the pager, and so is what it sealed. */
+typedef enum frostline_seal {
+    /* On files and devices: yes. */
+    FROSTLINE_SEAL_AUTO = 0,
+    /* No: the guest's memory can be read from the file, and damage to it goes unnoticed. */
+    FROSTLINE_SEAL_OFF = 1
+} frostline_seal;
+
 /* What becomes of a guest access whose page the store cannot give back. */
 typedef enum frostline_read_error {
     /* The access waits, the host program is told to stop the VM, and the read
@@ -107,7 +116,13 @@ typedef struct frostline_options {
     uint64_t stall_budget;    /* see FROSTLINE_SETTING_STALL_BUDGET */
     uint32_t mode;            /* enum frostline_mode, see FROSTLINE_SETTING_MODE */
     uint32_t vcpus;           /* see FROSTLINE_SETTING_VCPUS; 0 counts as 1 */
+    uint32_t seal;            /* enum frostline_seal */
+    uint32_t reserved3;       /* 0 */
+    const void *key;          /* makes the key that seals, together with randomness; NULL: a random key */
+    uint64_t key_length;      /* bytes of it, at least FROSTLINE_KEY_MIN; 0 with NULL */
 } frostline_options;
+
+#define FROSTLINE_KEY_MIN 16u
 
 /* What the pager does at all. */
 typedef enum frostline_mode {
@@ -226,7 +241,7 @@ typedef struct frostline_stats {
     uint64_t same_filled_cost;
     uint64_t compressed_cost;     /* memory the pool holds, waste included */
     uint64_t compressed_payload;  /* … of which compressed data */
-    uint64_t file_cost;           /* bytes of the file in use */
+    uint64_t file_cost;           /* bytes of the file in use, garbage included */
     uint64_t staging_bytes;       /* leaving: moved out, not stored yet */
     uint64_t staging_max_bytes;   /* bound of staging_bytes */
     uint64_t metadata_bytes;      /* page tables, ages, bookkeeping: memory really touched */
@@ -265,6 +280,11 @@ typedef struct frostline_stats {
     uint64_t kept_copy_bytes;     /* in RAM, and a copy is kept in the store until space is wanted */
     uint64_t swapped_bytes;       /* in the host's own swap as of the last pass: left to the host */
     uint64_t merged_bytes;        /* in RAM: merged (KSM) when they were to leave, and since untouched */
+    /* Bytes written to the file or device for pages that left RAM, and to make room there: the
+     * write amplification is their sum by the first. */
+    uint64_t written_bytes;
+    uint64_t rewritten_bytes;
+    const char *seal;             /* of what is on the device: "aes-256-gcm", "chacha20-poly1305" or "none" */
 } frostline_stats;
 
 /* Thresholds of a working set: idle for at least 2^0, 2^1 … 2^12 seconds. */

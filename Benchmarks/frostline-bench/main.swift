@@ -39,7 +39,11 @@ try measure("policy/prefetch") { try FaultRates(bench: bench).runSequential() }
 try measure("faults-per-second/zram") { try FaultRates(bench: bench).runZram() }
 try measure("faults-per-second/file") { try FaultRates(bench: bench).runFile() }
 try measure("evict") { try Eviction(bench: bench).run() }
-try measure("evict/file") { try Eviction(bench: bench).runClean() }
+try measure("evict/file/clean") { try Eviction(bench: bench).runClean() }
+try measure("fault/file") { try DeviceTier(bench: bench).runFaults() }
+try measure("evict/file") { try DeviceTier(bench: bench).runEviction() }
+try measure("cpu-per-page") { try DeviceTier(bench: bench).runCosts() }
+try measure("write-amplification") { try DeviceTier(bench: bench).runChurn() }
 try measure("staging/move") { try Eviction(bench: bench).runMove() }
 try measure("guard") { try Guards(bench: bench).run() }
 for cell in GuardCell.all(try KernelFeatures.probe()) {

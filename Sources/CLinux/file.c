@@ -7,6 +7,7 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static int prepare(int fd, uint64_t size)
@@ -71,6 +72,38 @@ int clinux_store_file_open(const char *path, uint64_t size)
     int answer = open_store(target != NULL ? target : path, size);
     free(target);
     return answer;
+}
+
+/* struct statx of Linux 6.1, which the build machine's headers may not know. */
+struct statx_alignment {
+    uint32_t mask;
+    uint8_t before[148];
+    uint32_t memory;
+    uint32_t offset;
+    uint8_t after[96];
+};
+
+#define STATX_DIOALIGN_BIT 0x2000u
+
+int clinux_store_block_size(int fd)
+{
+    struct stat status;
+    int sector = 4096;
+    if (fstat(fd, &status) < 0) {
+        return -errno;
+    }
+    if (S_ISBLK(status.st_mode)) {
+        return ioctl(fd, BLKSSZGET, &sector) < 0 ? -errno : sector;
+    }
+    struct statx_alignment alignment = {0};
+    if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_DIOALIGN_BIT, &alignment) < 0 ||
+        !(alignment.mask & STATX_DIOALIGN_BIT)) {
+        return sector; /* the kernel does not say: every sector divides a page */
+    }
+    if (alignment.offset == 0) {
+        return CLINUX_STORE_NO_DIRECT;
+    }
+    return (int)(alignment.offset > alignment.memory ? alignment.offset : alignment.memory);
 }
 
 int clinux_store_discard(int fd, uint64_t offset, uint64_t length)

@@ -131,6 +131,29 @@ extension PagerOptions {
         mode = unsafe try Mode(checking: UInt64(options.mode))
         stallBudget = unsafe options.stall_budget
         vcpuCount = unsafe max(1, Int(options.vcpus))
+        seal = unsafe try Self.seal(options)
+    }
+
+    private static func seal(_ options: frostline_options) throws(SetupFailure) -> SealChoice {
+        switch unsafe options.seal {
+        case FROSTLINE_SEAL_AUTO.rawValue:
+            guard let key = unsafe options.key else { return .automatic(.random) }
+            guard unsafe options.key_length >= UInt64(FROSTLINE_KEY_MIN) else {
+                throw SetupFailure(
+                    .invalid,
+                    unsafe "the key has \(options.key_length) bytes; it must have at least "
+                        + "\(FROSTLINE_KEY_MIN), or leave it out for a random one")
+            }
+            let bytes = unsafe UnsafeRawBufferPointer(start: key, count: Int(options.key_length))
+            return unsafe .automatic(.derived(Array(bytes)))
+        case FROSTLINE_SEAL_OFF.rawValue:
+            guard unsafe options.key == nil else {
+                throw SetupFailure(.invalid, "seal off takes no key; leave it out, or seal")
+            }
+            return .off
+        default:
+            throw SetupFailure(.invalid, unsafe "seal \(options.seal) is unknown; there are auto and off")
+        }
     }
 
     private static func store(_ options: frostline_options) throws(SetupFailure) -> StoreChoice {

@@ -30,6 +30,7 @@ private func snapshot(_ live: LivePager) -> frostline_stats {
     unsafe stats.tracker = cString(live.trackerNames)
     unsafe stats.guard = cString(live.guardNames)
     unsafe stats.store = cString(live.storeName)
+    unsafe stats.seal = cString(live.sealName ?? "none")
     unsafe fillPlaces(&stats, pager)
     unsafe fillCosts(&stats, pager)
     unsafe fillCounters(&stats, pager.counters)
@@ -73,9 +74,11 @@ private func fillCosts(_ stats: inout frostline_stats, _ pager: Pager<LinuxKerne
             unsafe stats.compressed_bytes += stored
             unsafe stats.compressed_cost += UInt64(store.pool.heldBytes)
             unsafe stats.compressed_payload += UInt64(store.pool.payloadBytes)
-        case .file(let store):
+        case .log(let store):
             unsafe stats.file_bytes += stored
-            unsafe stats.file_cost += UInt64(store.slots.used * pageSize)
+            unsafe stats.file_cost += UInt64(store.usedBytes)
+            unsafe stats.written_bytes += store.writtenBytes.value
+            unsafe stats.rewritten_bytes += store.rewrittenBytes.value
         }
     }
     unsafe stats.metadata_bytes = UInt64(pager.counters.metadataBytes.value)

@@ -29,6 +29,8 @@ public struct Errno: Error, Equatable, Sendable {
     public static let exists = Errno(17)  // EEXIST
     public static let invalid = Errno(22)  // EINVAL
     public static let noSpace = Errno(28)  // ENOSPC
+    /// EBADMSG: what was read is not what was written.
+    public static let badMessage = Errno(74)  // EBADMSG
     public static let notSupported = Errno(95)  // EOPNOTSUPP
 
     /// The C library's sentence for it.

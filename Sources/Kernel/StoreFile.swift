@@ -8,8 +8,8 @@ import CLinux
     private let evictRing: OpaquePointer
     /// Bytes.
     public let size: UInt64
-    /// What O_DIRECT asks for. Every logical block of a disk divides it.
-    let blockSize = pageSize
+    /// What O_DIRECT asks for: 512 to 4096 bytes.
+    let blockSize: Int
 
     /// Reads that may be under way at once.
     public static let fetchDepth = 64
@@ -30,6 +30,11 @@ import CLinux
         let number = unsafe path.withCString { unsafe clinux_store_file_open($0, size) }
         if number < 0 { throw Self.failure(number) }
         let descriptor = Descriptor(adopting: number)
+        let block = clinux_store_block_size(number)
+        if block < 0 { throw Self.failure(block) }
+        // Larger ones would not fit the buffers.
+        guard block <= pageSize else { throw .noDirectIO }
+        blockSize = max(Int(block), 512)
         var fetch: OpaquePointer?
         if let errno = unsafe Errno.from(clinux_ring_open(number, UInt32(Self.fetchDepth), &fetch)) {
             throw .failed(errno)

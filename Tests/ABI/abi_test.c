@@ -135,6 +135,15 @@ static void refusals(void)
     options.read_error = 99;
     refuses(options, -EINVAL, "read-error 99");
     options = good_options();
+    options.seal = 99;
+    refuses(options, -EINVAL, "seal 99");
+    options.seal = FROSTLINE_SEAL_AUTO;
+    options.key = "short";
+    options.key_length = 5;
+    refuses(options, -EINVAL, "at least 16");
+    options.seal = FROSTLINE_SEAL_OFF;
+    refuses(options, -EINVAL, "takes no key");
+    options = good_options();
     options.store_size = MIB;
     refuses(options, -EINVAL, "takes no path");
     options = good_options();

@@ -2,60 +2,6 @@ import Engine
 import Kernel
 import Testing
 
-@Suite("The slot map")
-struct SlotMapTests {
-    @Test("hands out runs of neighbours, so that pages are written at once")
-    func runs() {
-        let slots = SlotMap(capacity: 100)
-        #expect(slots.take(upTo: 40) == 0..<40)
-        #expect(slots.take(upTo: 40) == 40..<80)
-        #expect(slots.take(upTo: 40) == 80..<100)
-        #expect(slots.take(upTo: 1) == nil)
-        #expect(slots.used == 100)
-    }
-
-    @Test("cuts a run where the next slot is taken")
-    func cut() {
-        let slots = SlotMap(capacity: 128)
-        _ = slots.take(upTo: 128)
-        for slot in [3, 4, 5, 63, 64] { slots.free(slot) }
-        #expect(slots.take(upTo: 10) == 3..<6)
-        #expect(slots.take(upTo: 10) == 63..<65)
-        #expect(slots.take(upTo: 10) == nil)
-    }
-
-    @Test("finds the last free slot, wherever its cursor is", arguments: [0, 1, 62, 63, 64, 129])
-    func lastOne(slot: Int) {
-        let slots = SlotMap(capacity: 130)
-        _ = slots.take(upTo: 130)
-        for start in [0, 64, 100] {
-            slots.free(start)
-            #expect(slots.take(upTo: 1) == start..<start + 1)
-            slots.free(slot)
-            #expect(slots.take(upTo: 5) == slot..<slot + 1)
-        }
-    }
-
-    @Test("never hands out a slot twice", arguments: UInt64(1)...20)
-    func unique(seed: UInt64) {
-        var random = Generator(seed)
-        let slots = SlotMap(capacity: 1 + random.below(300))
-        var taken = Set<Int>()
-        for _ in 0..<2000 {
-            if random.below(2) == 0, let slot = taken.min(by: { $0 % 7 < $1 % 7 }) {
-                slots.free(slot)
-                taken.remove(slot)
-            } else if let run = slots.take(upTo: 1 + random.below(20)) {
-                #expect(taken.isDisjoint(with: run) && run.upperBound <= slots.capacity)
-                taken.formUnion(run)
-            } else {
-                #expect(taken.count == slots.capacity)
-            }
-            #expect(slots.used == taken.count)
-        }
-    }
-}
-
 @Suite("The compressed pool")
 struct CompressedPoolTests {
     @Test("keeps objects of all sizes apart", arguments: UInt64(1)...5)

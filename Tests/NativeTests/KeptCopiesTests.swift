@@ -94,7 +94,7 @@ struct KeptCopiesTests {
         while rig.counters.keptCopies.value > 0, monotonicNow() < deadline {
             Kernel.sleep(nanoseconds: 10_000_000)
         }
-        guard case .file(let store) = rig.live.pager.store.tiers[0] else { return }
-        #expect(store.slots.used == 0)
+        guard case .log(let log) = rig.live.pager.store.tiers[0] else { return }
+        #expect(log.segments.liveSectors == 0)
     }
 }

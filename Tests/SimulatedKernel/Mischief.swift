@@ -18,7 +18,7 @@ public struct Mischief: Equatable, Sendable {
     public var punchOnlyErases = 0
     /// A page of shared memory loses its mapping, and with it its arming.
     public var vanishes = 0
-    /// MADV_DONTNEED on private memory fails half way.
+    /// MADV_DONTNEED on private memory fails half way; a discard of the device fails.
     public var discardFailure = 0
     /// UFFDIO_SET_MODE fails.
     public var modeFailure = 0
@@ -33,6 +33,8 @@ public struct Mischief: Equatable, Sendable {
     /// EIO for a read of the store, and reads that end early.
     public var readError = 0
     public var shortRead = 0
+    /// A bit is another than was written.
+    public var bitFlip = 0
     /// EIO and ENOSPC for a write to the store, and writes that end early.
     public var writeError = 0
     public var noSpace = 0
@@ -47,7 +49,7 @@ public struct Mischief: Equatable, Sendable {
         \.placementBusy, \.placementFailure, \.moveAgain, \.moveFailure, \.watchFailure,
         \.zapFailure, \.swappedOut, \.punchFailure, \.punchOnlyErases, \.vanishes, \.discardFailure,
         \.modeFailure, \.armFailure, \.signal, \.shortScan,
-        \.readError, \.shortRead, \.writeError, \.noSpace,
+        \.readError, \.shortRead, \.bitFlip, \.writeError, \.noSpace,
         \.shortWrite, \.submitError,
     ]
 
@@ -99,8 +101,10 @@ public enum Sabotage: CaseIterable, Sendable {
     case wakeDoesNothing
     /// A write is acknowledged and not done.
     case diskLosesWrites
-    /// A write ends up in another slot.
+    /// A write ends up in another block.
     case diskMisplacesWrites
+    /// A discard takes a page more than was given back.
+    case diskDiscardsTooMuch
     /// A short read is reported as a whole one.
     case diskReadsHalf
 }

@@ -7,7 +7,11 @@ import Kernel
 @safe public final class SimulatedDisk: @unchecked Sendable {
     private unowned let kernel: SimulatedKernel
     private let contents: Mapping
+    /// Sectors that a write reached, or could have.
     private var isWritten: [Bool]
+    public let blockSize: Int
+    /// What is read tells whether it is what was written.
+    private let detectsFlips: Bool
     private var pending: [Pending] = []
     private var finishedFetches: [TransferCompletion] = []
     private var finishedEvictions: [TransferCompletion] = []
@@ -22,10 +26,17 @@ import Kernel
         var result: Int32
     }
 
-    public init(slots: Int, kernel: SimulatedKernel) throws(Errno) {
+    private static let sectorSize = 512
+
+    /// `slots`: pages. `detectsFlips`: what is stored may be damaged, since that is noticed.
+    public init(
+        slots: Int, blockSize: Int, detectsFlips: Bool, kernel: SimulatedKernel
+    ) throws(Errno) {
         self.kernel = kernel
+        self.blockSize = blockSize
+        self.detectsFlips = detectsFlips
         contents = try Mapping(length: slots * pageSize)
-        isWritten = Array(repeating: false, count: slots)
+        isWritten = Array(repeating: false, count: contents.length / Self.sectorSize)
     }
 
     public var isIdle: Bool {
@@ -37,7 +48,11 @@ import Kernel
         scheduler.step()
         if kernel.strikes(\.submitError) { return .busy }
         kernel.checkOwnRead(transfer.memory, transfer.length)
-        kernel.note("submit", Int(transfer.offset) / pageSize, transfer.length / pageSize)
+        kernel.note("submit", Int(transfer.offset) / Self.sectorSize, transfer.length / Self.sectorSize)
+        for number in [transfer.memory, transfer.offset, UInt64(transfer.length)]
+        where number % UInt64(blockSize) != 0 || transfer.length == 0 {
+            scheduler.fail("a transfer is not aligned")
+        }
         guard transfer.offset + UInt64(transfer.length) <= UInt64(contents.length) else {
             scheduler.fail("a transfer past the end of the store")
         }
@@ -71,20 +86,32 @@ import Kernel
         job.isDone = true
         let transfer = job.transfer
         let memory = UnsafeMutableRawPointer(bitPattern: UInt(transfer.memory))!
-        let slot = Int(transfer.offset) / pageSize
+        let first = Int(transfer.offset) / Self.sectorSize
+        let sectors = first..<first + transfer.length / Self.sectorSize
         // A failed transfer may have moved any part of its bytes.
         let bytes = job.result < 0 ? kernel.scheduler.random.below(transfer.length) : Int(job.result)
         guard job.isWrite else {
-            if !isWritten[slot] { kernel.scheduler.fail("slot \(slot) was read, but never written") }
+            if let sector = sectors.first(where: { !isWritten[$0] }) {
+                kernel.scheduler.fail("sector \(sector) was read, but never written")
+            }
             let part = kernel.sabotage == .diskReadsHalf ? bytes / 2 : bytes
             memory.copyMemory(from: contents.base + Int(transfer.offset), byteCount: part)
+            if part > 0, detectsFlips, kernel.strikes(\.bitFlip) { flip(memory, part) }
             return
         }
-        for index in slot..<slot + transfer.length / pageSize { isWritten[index] = true }
+        for sector in sectors { isWritten[sector] = true }
         if kernel.sabotage == .diskLosesWrites { return }
         var offset = Int(transfer.offset)
-        if kernel.sabotage == .diskMisplacesWrites, offset >= pageSize { offset -= pageSize }
+        if kernel.sabotage == .diskMisplacesWrites, offset >= blockSize { offset -= blockSize }
         (contents.base + offset).copyMemory(from: memory, byteCount: bytes)
+    }
+
+    private func flip(_ memory: UnsafeMutableRawPointer, _ count: Int) {
+        failedReads += 1
+        let offset = kernel.scheduler.random.below(count)
+        let byte = memory.load(fromByteOffset: offset, as: UInt8.self)
+        let flipped = byte ^ 1 << UInt8(kernel.scheduler.random.below(8))
+        memory.storeBytes(of: flipped, toByteOffset: offset, as: UInt8.self)
     }
 
     /// Finishes some transfer. False when there is none.
@@ -120,7 +147,6 @@ import Kernel
 
 extension SimulatedDisk: StoreDevice {
     public var size: UInt64 { UInt64(contents.length) }
-    public var blockSize: Int { pageSize }
 
     public func read(_ transfer: Transfer) -> Errno? { submit(transfer, .fetch, isWrite: false) }
     public func write(_ transfer: Transfer) -> Errno? { submit(transfer, .evict, isWrite: true) }
@@ -128,8 +154,12 @@ extension SimulatedDisk: StoreDevice {
 
     public func discard(offset: UInt64, length: UInt64) -> Errno? {
         kernel.scheduler.step()
-        (contents.base + Int(offset)).initializeMemory(as: UInt8.self, repeating: 0xdb, count: Int(length))
-        for slot in Int(offset) / pageSize..<Int(offset + length) / pageSize { isWritten[slot] = false }
+        if kernel.strikes(\.discardFailure) { return .inputOutput }
+        let reach = kernel.sabotage == .diskDiscardsTooMuch ? length + UInt64(pageSize) : length
+        let end = min(Int(offset + reach), contents.length)
+        (contents.base + Int(offset)).initializeMemory(
+            as: UInt8.self, repeating: 0xdb, count: end - Int(offset))
+        for sector in Int(offset) / Self.sectorSize..<end / Self.sectorSize { isWritten[sector] = false }
         return nil
     }
 

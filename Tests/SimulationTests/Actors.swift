@@ -38,7 +38,13 @@ extension World {
             seed: seed, violation: scheduler.violation, hash: scheduler.trace.hash,
             steps: scheduler.steps, evictions: counters.evictions.value,
             fetches: counters.fetches.value, rescues: counters.rescues.value,
-            cleanEvictions: counters.cleanEvictions.value)
+            cleanEvictions: counters.cleanEvictions.value, rewrittenBytes: rewrittenBytes)
+    }
+
+    private var rewrittenBytes: UInt64 {
+        pager.store.tiers.reduce(0) { sum, tier in
+            if case .log(let log) = tier { sum + log.rewrittenBytes.value } else { sum }
+        }
     }
 
     /// Where a guest or device stands still while the VM is stopped.

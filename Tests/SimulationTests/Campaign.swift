@@ -11,6 +11,7 @@ final class Campaign: Sendable {
         var fetches: UInt64 = 0
         var rescues: UInt64 = 0
         var cleanEvictions: UInt64 = 0
+        var rewrittenBytes: UInt64 = 0
         var failures: [World.Outcome] = []
     }
 
@@ -31,7 +32,8 @@ final class Campaign: Sendable {
     var summary: String {
         let totals = totals
         return "simulation: \(runs) runs from seed \(first), \(totals.steps) steps, "
-            + "\(totals.evictions) evictions (\(totals.cleanEvictions) clean), \(totals.fetches) fetches, \(totals.rescues) rescues"
+            + "\(totals.evictions) evictions (\(totals.cleanEvictions) clean), \(totals.fetches) fetches, "
+            + "\(totals.rescues) rescues, \(totals.rewrittenBytes >> 10) KiB compacted"
     }
 
     func run() {
@@ -54,6 +56,7 @@ final class Campaign: Sendable {
                 totals.fetches += outcome.fetches
                 totals.rescues += outcome.rescues
                 totals.cleanEvictions += outcome.cleanEvictions
+                totals.rewrittenBytes += outcome.rewrittenBytes
                 if outcome.violation != nil { totals.failures.append(outcome) }
             }
         }

@@ -126,11 +126,16 @@ extension World {
     func checkCounters() {
         var pages: [TierIndex: Int] = [:]
         var copies = 0
+        var sectors = 0
         for page in 0..<block.region.pageCount {
             let entry = block.region.table[page]
+            let locator = Locator(payload: entry.payload)
             if entry.namesCopy { copies += 1 }
+            if entry.namesCopy || entry.state == .stored && locator.tier != .sameFilled {
+                sectors += LogPlace(locator.place).sectors
+            }
             if entry.state == .stored {
-                pages[Locator(payload: entry.payload).tier, default: 0] += 1
+                pages[locator.tier, default: 0] += 1
             } else if entry.state != .resident && entry.state != .poisoned {
                 scheduler.fail("page \(page) is \(entry.state) although nothing is under way")
             }
@@ -140,8 +145,8 @@ extension World {
             expect(counters.pages(in: tier), pages[tier, default: 0], "pages of a tier")
         }
         expect(counters.keptCopies.value, copies, "kept copies")
-        for case .file(let store) in pager.store.tiers {
-            expect(store.slots.used, counters.pages(in: TierIndex(1)) + copies, "slots in use")
+        for case .log(let log) in pager.store.tiers {
+            expect(log.segments.liveSectors, sectors, "sectors in use")
         }
         expect(counters.stagedPages.value, 0, "staged pages")
         expect(counters.waitingPages.value, 0, "waiting pages")
@@ -155,7 +160,7 @@ extension World {
         for tier in pager.store.tiers {
             switch tier {
             case .compressed(let store): expect(store.pool.payloadBytes, 0, "bytes in the pool")
-            case .file(let store): expect(store.slots.used, 0, "slots in use")
+            case .log(let store): expect(store.segments.liveSectors, 0, "sectors in use")
             }
         }
     }

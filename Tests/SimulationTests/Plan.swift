@@ -15,8 +15,13 @@ struct Plan {
     var guardChoice: GuardChoice
     /// Touches of shared memory are found by unmapping it.
     var zapsShared: Bool
-    /// Slots of a file store; nil for the compressed store.
+    /// A device store of as many pages; nil for the compressed store.
     var slots: Int?
+    /// What is stored on the device is sealed.
+    var isSealed: Bool
+    /// Bytes.
+    var blockSize: Int
+    var segmentSize: Int
     var readErrorAction: ReadErrorAction
     /// Bytes.
     var limit: UInt64
@@ -59,7 +64,10 @@ struct Plan {
         // Both stand on it.
         tracking = guardChoice != .automatic || random.chance(750)
         zapsShared = guardChoice == .automatic && random.chance(500)
-        slots = random.chance(500) ? random.pick([16, pageCount / 2 + 8, pageCount * 2]) : nil
+        slots = random.chance(500) ? random.pick([16, pageCount / 2 + 8, pageCount, pageCount * 2]) : nil
+        isSealed = random.chance(800)
+        blockSize = random.pick([512, 4096])
+        segmentSize = random.pick([8 << 10, 16 << 10])
         readErrorAction = random.chance(500) ? .stop : .machineCheck
         limit = random.chance(600) ? UInt64((random.below(120) + 8) * pageSize) : 0
         idleAge = limit == 0 || random.chance(500) ? random.pick([1, 2, 4]) * 1_000_000_000 : 0

@@ -36,6 +36,7 @@ struct SimulationTests {
         #expect(campaign.totals.fetches > UInt64(runs))
         #expect(campaign.totals.rescues > 0)
         #expect(campaign.totals.cleanEvictions > 0)
+        #expect(campaign.totals.rewrittenBytes > 0)
     }
 
     @Test("replays a seed exactly", arguments: [UInt64(3), 44, 555])

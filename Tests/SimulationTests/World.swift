@@ -86,6 +86,7 @@ final class World: @unchecked Sendable {
         var fetches: UInt64
         var rescues: UInt64
         var cleanEvictions: UInt64
+        var rewrittenBytes: UInt64
     }
 
     init(seed: UInt64, sabotage: Sabotage? = nil, trace: Trace) throws {
@@ -95,8 +96,9 @@ final class World: @unchecked Sendable {
         kernel = SimulatedKernel(
             scheduler: scheduler, mischief: .none, sabotage: sabotage,
             protection: plan.guardChoice == .writeProtect ? .write : .readWrite)
-        disk = try plan.slots.map { [kernel] slots throws(Errno) in
-            try SimulatedDisk(slots: slots, kernel: kernel)
+        disk = try plan.slots.map { [kernel, plan] slots throws(Errno) in
+            try SimulatedDisk(
+                slots: slots, blockSize: plan.blockSize, detectsFlips: plan.isSealed, kernel: kernel)
         }
         settings = Settings(unchecked: plan.limit, idleAge: plan.idleAge)
         block = try Block(
@@ -126,7 +128,10 @@ final class World: @unchecked Sendable {
     private func makeStore() throws(Errno) -> Store<SimulatedKernel> {
         let tier: Store<SimulatedKernel>.Backing
         if let disk {
-            tier = .file(try FileStore(device: disk, size: disk.size))
+            tier = .log(
+                try LogStore(
+                    device: disk, size: disk.size, tier: TierIndex(1),
+                    sealer: plan.isSealed ? try Sealer() : nil, segmentSize: plan.segmentSize))
         } else {
             let slabs = scheduler.random.pick([4, 16, 256])
             tier = .compressed(try CompressedStore(capacity: slabs * SizeClass.slabSize))

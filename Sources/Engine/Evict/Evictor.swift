@@ -7,7 +7,7 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
     let pager: Pager<Port>
     var health = StoreHealth()
     private let batch: EvictionBatch
-    let copies = CopyReclaim()
+    let compaction = Compaction()
 
     /// Tries of a MOVE that answers EAGAIN without progress, before its pages stay.
     private static var movesMax: Int { 100 }
@@ -169,7 +169,7 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
     private func storeAll(_ region: Region) {
         storeWithoutWriting(region)
         guard !batch.toStore.isEmpty else { return }
-        copies.makeRoom(for: batch.toStore.count, in: pager)
+        compaction.makeRoom(for: batch.toStore.count, in: pager)
         batch.putAll(into: pager)
         var failure: (Errno, Int)?
         var wasTaken = false
@@ -244,7 +244,7 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
             let stored = entry.becoming(region.guard.stateWhenStored, payload: locator.payload)
             if pager.transition(region, page, from: entry, to: stored) {
                 pager.counters.evictions.increment()
-                if isCopy { pager.copyIsOnlyHome() }
+                if isCopy { pager.copyIsOnlyHome(locator) }
                 region.ages[page] = AgeMap.absent
                 return true
             }

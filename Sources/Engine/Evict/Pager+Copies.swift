@@ -32,53 +32,25 @@ extension Pager {
     }
 
     /// A page left, and nothing had to be written for it.
-    func copyIsOnlyHome() {
+    func copyIsOnlyHome(_ locator: Locator) {
+        store.becomesOnly(locator)
         counters.keptCopies.subtract(1, ordering: .relaxed)
         counters.cleanEvictions.increment()
     }
 }
 
-/// Takes kept copies away where the store wants room. Worker thread only.
-final class CopyReclaim {
-    /// Where the last search ended: which copies are the oldest is not known, so all get
-    /// their turn.
-    private var slot = 0
-    private var chunk = 0
-
-    func makeRoom<Port: KernelPort>(for pages: Int, in pager: Pager<Port>) {
-        drop(min(pager.store.shortage(for: pages), pager.counters.keptCopies.value), in: pager)
-    }
-
-    func dropAll<Port: KernelPort>(in pager: Pager<Port>) {
-        drop(pager.counters.keptCopies.value, in: pager)
-    }
-
-    /// Goes round all blocks once at most: copies come and go meanwhile.
-    private func drop<Port: KernelPort>(_ wanted: Int, in pager: Pager<Port>) {
-        var left = wanted
-        var slotsSeen = 0
-        while left > 0, slotsSeen <= RegionList.capacity {
-            if let region = pager.regions[slot], chunk < region.chunks.count {
-                left -= drop(upTo: left, region, pager)
-                chunk += 1
-            } else {
-                chunk = 0
-                slot = (slot + 1) % RegionList.capacity
-                slotsSeen += 1
+/// Takes all kept copies away. Worker thread only.
+extension Pager {
+    func dropAllCopies() {
+        regions.forEach { region in
+            for chunk in 0..<region.chunks.count where counters.keptCopies.value > 0 {
+                // Nothing ever left from elsewhere, and looking there would cost memory.
+                guard region.chunks.isWatched(chunk) else { continue }
+                for page in region.pages(ofChunk: chunk) {
+                    let entry = region.table[page]
+                    if entry.namesCopy { giveUpCopy(region, page, entry) }
+                }
             }
         }
-    }
-
-    private func drop<Port: KernelPort>(
-        upTo wanted: Int, _ region: Region, _ pager: Pager<Port>
-    ) -> Int {
-        // Nothing ever left from elsewhere, and looking there would cost memory.
-        guard region.chunks.isWatched(chunk) else { return 0 }
-        var dropped = 0
-        for page in region.pages(ofChunk: chunk) where dropped < wanted {
-            let entry = region.table[page]
-            if entry.namesCopy, pager.giveUpCopy(region, page, entry) { dropped += 1 }
-        }
-        return dropped
     }
 }

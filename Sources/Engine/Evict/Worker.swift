@@ -42,9 +42,18 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         pager.limitPassed.store(false, ordering: .relaxed)
         pager.holdingPassLock { tracker.pass(lookAge: lookAge) }
         let evicted = evict(surplus: surplus())
+        compact()
         pager.store.trim()
         measureMetadata()
         return evicted
+    }
+
+    /// Keeps free segments in the logs for the evictions to come.
+    private func compact() {
+        for _ in 0..<Compaction.stepsPerPass {
+            while pager.controlWaiting.value > 0 { pager.kernel.pause() }
+            guard pager.holdingPassLock({ evictor.compaction.step(in: pager) }) else { return }
+        }
     }
 
     /// Between passes, when the limit was passed: evicts by the ages that are known.
@@ -97,7 +106,7 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     private static var surplusAgeMin: UInt64 { 4_000_000_000 }
 
     func dropCopies() {
-        pager.holdingPassLock { evictor.copies.dropAll(in: pager) }
+        pager.holdingPassLock { pager.dropAllCopies() }
     }
 
     func measureMetadata() {

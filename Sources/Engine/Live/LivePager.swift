@@ -53,7 +53,7 @@ public final class LivePager: Sendable {
         do {
             let reference = try WakeUpReference()
             let port = try LinuxKernel(tracking: tracking)
-            let store = try Self.makeStore(options.store, device)
+            let store = try Self.makeStore(options, device)
             let pager = try Pager(
                 port: port, store: store, settings: settings, host: host,
                 tracking: tracking != .none,
@@ -67,13 +67,18 @@ public final class LivePager: Sendable {
             self.device = device
             self.tracking = tracking
             wakeUp = reference
+        } catch let failure as SetupFailure {
+            throw failure
+        } catch let errno as Errno {
+            throw SetupFailure(errno, "cannot set up the pager: \(errno.text)")
         } catch {
-            throw SetupFailure(error, "cannot set up the pager: \(error.text)")
+            preconditionFailure("setting up throws nothing else")
         }
         trackerChoice = options.tracker
         guardChoice = options.guard
         if case .file = options.store { storeName = "file" } else { storeName = "compressed" }
         threads = Lock(Threads())
+        if let name = sealName { host.log(.info, "what is stored on the device is sealed: \(name)") }
         try start()
     }
 
@@ -83,15 +88,25 @@ public final class LivePager: Sendable {
     private static let pagesMax = 1 << 28
 
     private static func makeStore(
-        _ choice: PagerOptions.StoreChoice, _ device: LinuxDevice?
-    ) throws(Errno) -> Store<LinuxKernel> {
-        let tier: Store<LinuxKernel>.Backing
-        if case .file(_, let size) = choice, let device {
-            tier = .file(try FileStore(device: device, size: size))
-        } else {
-            tier = .compressed(try CompressedStore(capacity: poolCapacity))
+        _ options: PagerOptions, _ device: LinuxDevice?
+    ) throws(SetupFailure) -> Store<LinuxKernel> {
+        do {
+            guard case .file(_, let size) = options.store, let device else {
+                return try Store(
+                    tiers: [.compressed(try CompressedStore(capacity: poolCapacity))], pagesMax: pagesMax)
+            }
+            let tier = TierIndex(1)
+            let sealer = try Setup.makeSealer(options.seal)
+            return try Store(
+                tiers: [.log(try LogStore(device: device, size: size, tier: tier, sealer: sealer))],
+                pagesMax: pagesMax)
+        } catch let failure as SetupFailure {
+            throw failure
+        } catch let errno as Errno {
+            throw SetupFailure(errno, "cannot set up the store: \(errno.text)")
+        } catch {
+            preconditionFailure("stores throw nothing else")
         }
-        return try Store(tiers: [tier], pagesMax: pagesMax)
     }
 
     /// The event loop's body: faults while they come, and a retry every tick.
@@ -226,6 +241,12 @@ public final class LivePager: Sendable {
         case .flaw(let flaw):
             return SetupFailure(.invalid, "\(what): \(flaw.reason)")
         }
+    }
+
+    /// How devices are sealed; nil where none is. Any thread.
+    public var sealName: StaticString? {
+        for case .log(let log) in pager.store.tiers { return log.cipher?.name }
+        return nil
     }
 
     /// The trackers of the attached blocks; any thread.

@@ -12,10 +12,18 @@ public struct PagerOptions: Sendable {
         case file(path: String, size: UInt64)
     }
 
+    /// Whether what leaves RAM is encrypted and authenticated.
+    public enum SealChoice: Sendable {
+        /// On devices it is.
+        case automatic(Sealer.KeySource)
+        case off
+    }
+
     public var tracker: TrackerChoice
     /// For blocks of the memory that it can guard; others are refused.
     public var `guard`: GuardChoice
     public var store: StoreChoice
+    public var seal = SealChoice.automatic(.random)
     public var readErrorAction: ReadErrorAction
     /// Bytes, 0 for none.
     public var limit: UInt64

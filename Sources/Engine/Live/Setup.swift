@@ -104,6 +104,21 @@ enum Setup {
         }
     }
 
+    /// A new key; nil when what is stored is not to be sealed.
+    static func makeSealer(_ choice: PagerOptions.SealChoice) throws(SetupFailure) -> Sealer? {
+        guard case .automatic(let source) = choice else { return nil }
+        do {
+            return try Sealer(source)
+        } catch .noMemory {
+            throw SetupFailure(
+                .noMemory,
+                "cannot lock memory for the key that seals the store; raise the limit of locked "
+                    + "memory (ulimit -l, RLIMIT_MEMLOCK) by 8 KiB")
+        } catch {
+            throw SetupFailure(error, "cannot make a key to seal the store: \(error.text)")
+        }
+    }
+
     static func openDevice(_ store: PagerOptions.StoreChoice) throws(SetupFailure) -> LinuxDevice? {
         guard case .file(let path, let size) = store else { return nil }
         guard size >= PagerOptions.fileSizeMin, size % UInt64(pageSize) == 0 else {

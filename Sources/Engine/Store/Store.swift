@@ -12,7 +12,7 @@ public enum StoreOutcome: Equatable, Sendable {
 public final class Store<Port: KernelPort>: @unchecked Sendable {
     public enum Backing {
         case compressed(CompressedStore)
-        case file(FileStore<Port.Device>)
+        case log(LogStore<Port.Device>)
     }
 
     public let words: WordTable
@@ -32,6 +32,17 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
     @inline(__always)
     private func tier(_ index: TierIndex) -> Backing { tiers[index.number - 1] }
 
+    /// The tiers that are logs.
+    var logs: [(tier: TierIndex, log: LogStore<Port.Device>)] {
+        tiers.enumerated().compactMap { number, tier in
+            if case .log(let log) = tier { (TierIndex(number + 1), log) } else { nil }
+        }
+    }
+
+    func log(_ tier: TierIndex) -> LogStore<Port.Device>? {
+        if case .log(let log) = self.tier(tier) { log } else { nil }
+    }
+
     /// Takes pages and sets an outcome for each. May block on I/O. Worker thread only.
     public func put(
         _ pages: UnsafeBufferPointer<PagePut>, outcomes: UnsafeMutableBufferPointer<StoreOutcome>
@@ -41,7 +52,7 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
             unsafe offers.make(to: TierIndex(number + 1), outcomes) { pages, outcomes in
                 switch tier {
                 case .compressed(let store): unsafe store.put(pages, outcomes: outcomes)
-                case .file(let store): unsafe store.put(pages, outcomes: outcomes)
+                case .log(let store): unsafe store.put(pages, outcomes: outcomes)
                 }
             }
         }
@@ -59,7 +70,7 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
         switch tier(locator.tier) {
         case .compressed(let store):
             return store.get(locator.place, identity, into: buffer, token: token)
-        case .file(let store): return store.get(locator.place, identity, into: buffer, token: token)
+        case .log(let store): return store.get(locator.place, identity, into: buffer, token: token)
         }
     }
 
@@ -69,14 +80,14 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
     ) -> Errno? {
         switch tier(locator.tier) {
         case .compressed(let store): store.finish(locator.place, identity, result, buffer)
-        case .file(let store): store.finish(locator.place, identity, result, buffer)
+        case .log(let store): store.finish(locator.place, identity, result, buffer)
         }
     }
 
     /// Takes finished reads of all tiers, as many as there is room for. Fault thread only.
     func reapFetches(into completions: UnsafeMutableBufferPointer<TransferCompletion>) -> Int {
         var count = 0
-        for case .file(let store) in tiers where count < completions.count {
+        for case .log(let store) in tiers where count < completions.count {
             count += unsafe store.device.reap(
                 .fetch, into: UnsafeMutableBufferPointer(rebasing: completions[count...]), wait: false)
         }
@@ -88,37 +99,38 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
         if locator.tier == .sameFilled { return words.drop(locator.place) }
         switch tier(locator.tier) {
         case .compressed(let store): store.drop(locator.place)
-        case .file(let store): store.drop(locator.place)
+        case .log(let store): store.drop(locator.place)
         }
     }
 
     /// A page went back to the guest from `locator`. True when its copy stays there, for
     /// `holds` to ask for later: where a copy costs no host memory. Fault thread only.
     func keep(_ locator: Locator, _ contents: UnsafeRawPointer) -> Bool {
-        guard locator.tier != .sameFilled, case .file(let store) = tier(locator.tier) else { return false }
+        guard locator.tier != .sameFilled, case .log(let store) = tier(locator.tier) else { return false }
         unsafe store.keep(locator.place, contents)
         return true
     }
 
     /// Whether the copy kept at `locator` is what the page holds now. Worker thread only.
     func holds(_ locator: Locator, _ contents: UnsafeRawPointer) -> Bool {
-        guard locator.tier != .sameFilled, case .file(let store) = tier(locator.tier) else { return false }
+        guard locator.tier != .sameFilled, case .log(let store) = tier(locator.tier) else { return false }
         return unsafe store.holds(locator.place, contents)
+    }
+
+    /// The page that a copy is kept of left again: it is the page's only home. Worker thread only.
+    func becomesOnly(_ locator: Locator) {
+        guard case .log(let store) = tier(locator.tier) else {
+            preconditionFailure("only devices keep copies")
+        }
+        store.becomesOnly(locator.place)
     }
 
     /// Drops a kept copy. Any thread.
     func dropCopy(_ locator: Locator) {
-        guard case .file(let store) = tier(locator.tier) else {
+        guard case .log(let store) = tier(locator.tier) else {
             preconditionFailure("only devices keep copies")
         }
         store.dropCopy(locator.place)
-    }
-
-    /// Kept copies that must go before `pages` more are put. Worker thread only.
-    func shortage(for pages: Int) -> Int {
-        tiers.reduce(0) { sum, tier in
-            if case .file(let store) = tier { sum + store.shortage(for: pages) } else { sum }
-        }
     }
 
     /// Worker thread only.
@@ -126,7 +138,7 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
         for tier in tiers {
             switch tier {
             case .compressed(let store): store.trim()
-            case .file(let store): store.trim()
+            case .log(let store): store.trim()
             }
         }
     }
@@ -143,7 +155,7 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
         tiers.reduce(0) { sum, tier in
             switch tier {
             case .compressed(let store): sum + store.pool.metadataBytes
-            case .file(let store): sum + store.metadataBytes
+            case .log(let store): sum + store.metadataBytes
             }
         }
     }

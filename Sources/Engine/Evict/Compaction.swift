@@ -1,0 +1,138 @@
+import Kernel
+
+/// Empties segments of the logs that little of use is left in: goes through the page tables,
+/// writes what lies in these segments anew at the log's head, and gives up what is there as a
+/// copy only. What was chosen is emptied in one walk, so the walk costs little beside the
+/// writing, and nothing need be remembered of what lies where.
+///
+/// A page's entry is moved from the old place to the new by compare-and-swap, while it is
+/// `stored`. Who reads an object has moved its entry on before and drops the object after: an
+/// access that comes first wins, and the new object is dropped; and an object that an entry was
+/// moved away from is read by nobody.
+///
+/// Worker thread only, with the pass lock held.
+final class Compaction {
+    /// The tier that is being compacted; nil for none.
+    private var tier: TierIndex?
+    /// Where the walk is.
+    private var slot = 0
+    private var page = 0
+    /// Pages whose objects are to be moved next.
+    private var pages: [(region: Region, page: Int, entry: PageEntry)] = []
+    private var relocations: [Relocation] = []
+
+    /// Steps in a pass: 64 MiB are written at most.
+    static var stepsPerPass: Int { 256 }
+    private static var entriesPerStep: Int { 64 << 10 }
+    /// Walks for the sake of one batch.
+    private static var walksMax: Int { 4 }
+
+    /// Goes on with what is under way, or begins where free segments have become few. False
+    /// when there is nothing to do.
+    func step<Port: KernelPort>(in pager: Pager<Port>) -> Bool {
+        if tier == nil {
+            guard let next = pager.store.logs.first(where: { $0.log.runsLow(isGoingOn: wasGoingOn) }),
+                begin(next.tier, next.log)
+            else {
+                wasGoingOn = false
+                return false
+            }
+        }
+        wasGoingOn = true
+        guard let tier, let log = pager.store.log(tier) else { return false }
+        walk(tier, log, in: pager)
+        return true
+    }
+    private var wasGoingOn = false
+
+    /// Empties segments until there is room for `pages` more, as far as it is worth it.
+    func makeRoom<Port: KernelPort>(for pages: Int, in pager: Pager<Port>) {
+        for (tier, log) in pager.store.logs {
+            var walks = 0
+            while log.lacksRoom(for: pages), walks < Self.walksMax {
+                if self.tier == nil, !begin(tier, log) { break }
+                while let underWay = self.tier, let log = pager.store.log(underWay) {
+                    walk(underWay, log, in: pager)
+                }
+                walks += 1
+            }
+        }
+    }
+
+    private func begin<Device: StoreDevice>(_ tier: TierIndex, _ log: LogStore<Device>) -> Bool {
+        guard log.chooseVictims() else { return false }
+        self.tier = tier
+        slot = 0
+        page = 0
+        return true
+    }
+
+    /// Goes a bounded part of the way, and moves what it finds.
+    private func walk<Port: KernelPort>(
+        _ tier: TierIndex, _ log: LogStore<Port.Device>, in pager: Pager<Port>
+    ) {
+        var looked = 0
+        while looked < Self.entriesPerStep, pages.count < LogStore<Port.Device>.relocationsMax {
+            guard slot < RegionList.capacity else { break }
+            guard let region = pager.regions[slot], page < region.pageCount else {
+                slot += 1
+                page = 0
+                continue
+            }
+            let chunk = region.chunk(of: page)
+            if region.chunks.isWatched(chunk) {
+                look(region, page, tier, log, pager)
+                page += 1
+                looked += 1
+            } else {
+                // Nothing ever left from there, and looking would cost memory.
+                page = region.pages(ofChunk: chunk).upperBound
+                looked += 1
+            }
+        }
+        move(log, in: pager)
+        if slot == RegionList.capacity {
+            log.endCompaction()
+            self.tier = nil
+        }
+    }
+
+    private func look<Port: KernelPort>(
+        _ region: Region, _ page: Int, _ tier: TierIndex, _ log: LogStore<Port.Device>,
+        _ pager: Pager<Port>
+    ) {
+        let entry = region.table[page]
+        guard entry.state == .stored || entry.namesCopy else { return }
+        let locator = Locator(payload: entry.payload)
+        guard locator.tier == tier, log.isVictim(locator.place) else { return }
+        if entry.state == .stored {
+            pages.append((region, page, entry))
+            relocations.append(
+                Relocation(place: locator.place, identity: region.identity(of: page)))
+        } else {
+            pager.giveUpCopy(region, page, entry)
+        }
+    }
+
+    private func move<Port: KernelPort>(_ log: LogStore<Port.Device>, in pager: Pager<Port>) {
+        guard !pages.isEmpty else { return }
+        log.relocate(&relocations)
+        for (index, (region, page, entry)) in pages.enumerated() {
+            let old = relocations[index].place
+            switch relocations[index].outcome {
+            case .stored(let new):
+                let locator = Locator(tier: Locator(payload: entry.payload).tier, place: new)
+                let moved = entry.becoming(.stored, payload: locator.payload)
+                log.drop(pager.transition(region, page, from: entry, to: moved) ? old : new)
+            case .refused(.failed(.badMessage)):
+                // Its segment would be chosen again and again. Whoever overtook us has read it,
+                // and the segment may be another's by now.
+                if region.table[page] == entry { log.spoil(old) }
+            case .refused:
+                break
+            }
+        }
+        pages.removeAll(keepingCapacity: true)
+        relocations.removeAll(keepingCapacity: true)
+    }
+}

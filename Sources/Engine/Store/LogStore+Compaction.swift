@@ -1,0 +1,105 @@
+import Kernel
+
+/// An object that is moved to the log's head.
+struct Relocation {
+    let place: UInt64
+    let identity: PageIdentity
+    var outcome = PutOutcome.refused(.full)
+}
+
+/// What compaction asks of a log. Worker thread only.
+extension LogStore {
+    /// Whether segments must be emptied before `pages` more are put, for all that is known of
+    /// what they come to.
+    func lacksRoom(for pages: Int) -> Bool {
+        segments.collect()
+        return writer.room(sparing: spared, longest: coder.wholeSectors) < pages * coder.wholeSectors
+    }
+
+    /// Whether free segments have become few. `isGoingOn`: once begun, it is worth going on for
+    /// some more, so that it need not begin again at once.
+    func runsLow(isGoingOn: Bool) -> Bool {
+        segments.collect()
+        return segments.freeCount < spared + max(1, segments.count / (isGoingOn ? 16 : 32))
+    }
+
+    /// Chooses segments to empty. False when it is not worth it.
+    func chooseVictims() -> Bool {
+        segments.collect()
+        // What is written anew for a segment that comes free is at most seven times its size.
+        let limit = segments.sectorsPerSegment * 7 / 8
+        let room = writer.room(sparing: 0, longest: coder.wholeSectors)
+        return segments.chooseVictims(room: room * 7 / 8, limit: limit, most: max(2, segments.count / 8)) > 0
+    }
+
+    func isVictim(_ place: UInt64) -> Bool { segments.isVictim(LogPlace(place).sector) }
+
+    /// Writes objects anew, at most `relocationsMax`, and says where each is then; they stay
+    /// where they were, too. `failed(.badMessage)`: it could not be read.
+    func relocate(_ relocations: inout [Relocation]) {
+        let before = writer.bytesWritten
+        writer.forgetFailures()
+        readBack(&relocations)
+        for index in relocations.indices {
+            guard case .stored = relocations[index].outcome else { continue }
+            relocations[index].outcome = rewrite(relocations[index], index)
+        }
+        writer.flush()
+        for index in relocations.indices { settle(&relocations[index].outcome) }
+        rewrittenBytes.add(writer.bytesWritten - before, ordering: .relaxed)
+    }
+
+    private func memory(_ index: Int) -> UnsafeMutableRawPointer {
+        unsafe readBuffer.base + index * Self.readSize
+    }
+
+    /// Reads and opens all objects before the first is written: the log may come to overwrite
+    /// segments that others have emptied meanwhile. The outcome of those that were is `stored`
+    /// where they are.
+    private func readBack(_ relocations: inout [Relocation]) {
+        precondition(relocations.count <= Self.relocationsMax)
+        var underWay = 0
+        for index in relocations.indices {
+            let place = LogPlace(relocations[index].place)
+            let errno = unsafe device.readBack(transfer(place, to: memory(index), token: UInt64(index)))
+            relocations[index].outcome = .refused(.failed(errno ?? .badMessage))
+            if errno == nil { underWay += 1 }
+        }
+        while underWay > 0 { underWay -= takeReadBack(&relocations) }
+    }
+
+    private func takeReadBack(_ relocations: inout [Relocation]) -> Int {
+        unsafe withUnsafeTemporaryAllocation(
+            of: TransferCompletion.self, capacity: Self.relocationsMax
+        ) { completions in
+            let count = unsafe device.reap(.evict, into: completions, wait: true)
+            for position in 0..<count {
+                let completion = unsafe completions[position]
+                let index = Int(completion.token)
+                let place = LogPlace(relocations[index].place)
+                guard Int(completion.result) == blocks(of: place).count,
+                    unsafe coder.open(
+                        memory(index) + blocks(of: place).skipped, sectors: place.sectors,
+                        at: segments.position(of: place.sector), relocations[index].identity) != nil
+                else { continue }
+                relocations[index].outcome = .stored(place: relocations[index].place)
+            }
+            return count
+        }
+    }
+
+    private func rewrite(_ relocation: Relocation, _ index: Int) -> PutOutcome {
+        let place = LogPlace(relocation.place)
+        let contents = unsafe coder.opened(memory(index) + blocks(of: place).skipped, sectors: place.sectors)
+        return append(contents, relocation.identity, sparing: 0)
+    }
+
+    /// What is at `place` cannot be moved.
+    func spoil(_ place: UInt64) { segments.spoil(LogPlace(place).sector) }
+
+    /// All that was to be moved has been, or stays.
+    func endCompaction() {
+        segments.clearVictims()
+        readBuffer.release(offset: 0, length: readBuffer.length)
+    }
+}

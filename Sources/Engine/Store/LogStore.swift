@@ -1,0 +1,195 @@
+import Kernel
+import Synchronization
+
+/// Pages on a device, as a log: objects are appended to segments and never written in place.
+/// A segment that nothing of use is left in is free again; segments that little is left in are
+/// emptied by writing that little anew (`Compaction`).
+public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable {
+    let device: Device
+    public let segments: SegmentMap
+    let coder: ObjectCoder
+    let writer: LogWriter<Device>
+    private let kept: KeptCopies
+    /// What relocated objects are read to.
+    let readBuffer: Mapping
+    /// The device frees what is discarded.
+    private var discards = true
+
+    /// Bytes written to the device for pages that were put, and those to empty segments.
+    public let writtenBytes = Atomic<UInt64>(0)
+    public let rewrittenBytes = Atomic<UInt64>(0)
+
+    /// Free segments that hold old contents still, kept for the next to be opened.
+    private static var sparesMax: Int { 4 }
+    /// Objects that are relocated at once.
+    static var relocationsMax: Int { 64 }
+    /// Bytes for one of them: two blocks at most.
+    static var readSize: Int { 2 * pageSize }
+
+    /// `size`: bytes of the device to use. `sealer`: nil to store pages in the clear; else one
+    /// that no other store has. `segmentSize`: bytes; nil for what suits the size.
+    public init(
+        device: Device, size: UInt64, tier: TierIndex, sealer: Sealer?, segmentSize: Int? = nil
+    ) throws(Errno) {
+        self.device = device
+        let segmentSize = segmentSize ?? Self.segmentSize(for: size)
+        segments = try SegmentMap(
+            segments: Int(size) / segmentSize, sectorsPerSegment: segmentSize / SegmentMap.sectorSize)
+        coder = try ObjectCoder(tier: tier, sealer: sealer)
+        writer = try LogWriter(device: device, segments: segments)
+        kept = try KeptCopies(sectors: size / UInt64(SegmentMap.sectorSize))
+        readBuffer = try Mapping(length: Self.relocationsMax * Self.readSize)
+        precondition(segments.count > spared, "a log needs segments to be emptied into")
+    }
+
+    /// The smaller a device, the smaller its segments: 1 MiB, or what there are 32 of.
+    private static func segmentSize(for size: UInt64) -> Int {
+        var segmentSize = 1 << 20
+        while segmentSize > 64 << 10, UInt64(32 * segmentSize) > size { segmentSize /= 2 }
+        return segmentSize
+    }
+
+    /// Which cipher seals what is stored; nil when none does.
+    public var cipher: Sealer.Cipher? { coder.sealer?.cipher }
+
+    /// Free segments that only compaction may use: what it empties must go somewhere.
+    var spared: Int { max(2, segments.count / 128) }
+
+    // MARK: Putting
+
+    public func put(
+        _ pages: UnsafeBufferPointer<PagePut>, outcomes: UnsafeMutableBufferPointer<PutOutcome>
+    ) {
+        let before = writer.bytesWritten
+        writer.forgetFailures()
+        for index in pages.indices { unsafe outcomes[index] = append(pages[index]) }
+        writer.flush()
+        for index in pages.indices { unsafe settle(&outcomes[index]) }
+        writtenBytes.add(writer.bytesWritten - before, ordering: .relaxed)
+    }
+
+    private func append(_ page: PagePut) -> PutOutcome {
+        let contents = unsafe coder.contents(of: UnsafeRawPointer(bitPattern: UInt(page.address))!)
+        return append(contents, page.identity, sparing: spared)
+    }
+
+    /// Lays an object out; `settle` follows when the writer is flushed.
+    func append(
+        _ contents: ObjectCoder.Contents, _ identity: PageIdentity, sparing spared: Int
+    ) -> PutOutcome {
+        guard let (sector, object) = unsafe writer.reserve(contents.sectors, sparing: spared) else {
+            return .refused(.full)
+        }
+        unsafe coder.write(contents, to: object, at: segments.position(of: sector), identity)
+        return .stored(place: LogPlace(sector: sector, sectors: contents.sectors).place)
+    }
+
+    /// What could not be written is refused.
+    func settle(_ outcome: inout PutOutcome) {
+        guard case .stored(let place) = outcome else { return }
+        guard let errno = writer.failure(of: LogPlace(place)) else { return }
+        drop(place)
+        outcome = .refused(.failed(errno))
+    }
+
+    // MARK: Getting
+
+    public func get(
+        _ place: UInt64, _ identity: PageIdentity, into buffer: FetchBuffer, token: UInt64
+    ) -> GetOutcome {
+        let transfer = unsafe transfer(LogPlace(place), to: buffer.raw, token: token)
+        if let errno = device.read(transfer) { return .failed(errno) }
+        return .pending
+    }
+
+    public func finish(
+        _ place: UInt64, _ identity: PageIdentity, _ result: Int32, _ buffer: FetchBuffer
+    ) -> Errno? {
+        let place = LogPlace(place)
+        let blocks = blocks(of: place)
+        guard Int(result) == blocks.count else { return result < 0 ? Errno(-result) : .inputOutput }
+        let isRead = unsafe coder.read(
+            buffer.raw + blocks.skipped, sectors: place.sectors, at: segments.position(of: place.sector),
+            identity, into: buffer.page)
+        return isRead ? nil : .badMessage
+    }
+
+    /// The device's blocks that an object lies in: where they begin, their bytes, and how many of
+    /// these precede it. At most two blocks or pages.
+    func blocks(of place: LogPlace) -> (offset: UInt64, count: Int, skipped: Int) {
+        let block = UInt64(device.blockSize)
+        let start = place.sector * UInt64(SegmentMap.sectorSize)
+        let end = start + UInt64(place.sectors * SegmentMap.sectorSize)
+        let offset = start / block * block
+        return (offset, Int((end + block - 1) / block * block - offset), Int(start - offset))
+    }
+
+    func transfer(_ place: LogPlace, to memory: UnsafeMutableRawPointer, token: UInt64) -> Transfer {
+        let blocks = blocks(of: place)
+        return Transfer(
+            memory: UInt64(UInt(bitPattern: memory)), length: blocks.count, offset: blocks.offset,
+            token: token)
+    }
+
+    // MARK: Dropping
+
+    public func drop(_ place: UInt64) {
+        let place = LogPlace(place)
+        segments.drop(place.sector, place.sectors)
+    }
+
+    /// Free segments are discarded but for a few.
+    public func trim() {
+        segments.collect()
+        writer.trim()
+        while discards, let segment = segments.takeToDiscard(keeping: Self.sparesMax) {
+            let length = segments.sectorsPerSegment * SegmentMap.sectorSize
+            let errno = device.discard(offset: UInt64(segment) * UInt64(length), length: UInt64(length))
+            segments.discarded(segment)
+            // It costs nothing but the device's space; other errors are of this moment.
+            if errno == .notSupported { discards = false }
+        }
+    }
+
+    // MARK: Copies
+
+    /// The page at `place` goes back to the guest and its copy stays. Fault thread only.
+    func keep(_ place: UInt64, _ contents: UnsafeRawPointer) {
+        let place = LogPlace(place)
+        unsafe kept.remember(place.sector, contents)
+        segments.becomesCopy(place.sector, place.sectors)
+    }
+
+    /// Whether the kept copy at `place` still is what the page holds. It is for asking once:
+    /// who gets a yes stores the page there, and the digest need not be remembered any more.
+    /// Worker thread only.
+    func holds(_ place: UInt64, _ contents: UnsafeRawPointer) -> Bool {
+        let sector = LogPlace(place).sector
+        let matches = unsafe kept.matches(sector, contents)
+        if matches { kept.forget(sector) }
+        return matches
+    }
+
+    /// The page leaves again, and its copy is its only home. Worker thread only.
+    func becomesOnly(_ place: UInt64) {
+        let place = LogPlace(place)
+        segments.becomesOnly(place.sector, place.sectors)
+    }
+
+    /// Frees the place of a kept copy. Any thread.
+    func dropCopy(_ place: UInt64) {
+        let place = LogPlace(place)
+        kept.forget(place.sector)
+        segments.dropCopy(place.sector, place.sectors)
+    }
+
+    // MARK: For statistics
+
+    /// Bytes of the device in use, what is of no use any more included.
+    public var usedBytes: Int {
+        (segments.count - segments.freeCount) * segments.sectorsPerSegment * SegmentMap.sectorSize
+    }
+
+    /// Memory of the bookkeeping, in bytes. Worker thread only.
+    var metadataBytes: Int { segments.residentBytes + kept.trim() }
+}

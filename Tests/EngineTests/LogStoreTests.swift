@@ -1,0 +1,215 @@
+import Engine
+import Kernel
+import Testing
+
+@Suite("The log on a device")
+struct LogStoreTests {
+    /// A log on memory, and pages whose contents are functions of a number.
+    private final class Rig {
+        let device: MemoryDevice
+        let log: LogStore<MemoryDevice>
+        private let pages: Mapping
+        private let buffer: Mapping
+        static let batchMax = 64
+
+        init(size: Int = 1 << 20, segmentSize: Int = 16 << 10, blockSize: Int = 512, isSealed: Bool = true)
+            throws
+        {
+            device = try MemoryDevice(size: size, blockSize: blockSize)
+            log = try LogStore(
+                device: device, size: UInt64(size), tier: TierIndex(1),
+                sealer: isSealed ? try Sealer() : nil, segmentSize: segmentSize)
+            pages = try Mapping(length: Self.batchMax * pageSize)
+            buffer = try Mapping(length: 3 * pageSize)
+        }
+
+        /// Pages of all sizes once they are compressed, the incompressible ones included.
+        func write(_ number: Int, to page: UnsafeMutableRawPointer) {
+            var random = Generator(UInt64(number))
+            let noise = number % 9 * 512
+            for index in 0..<pageSize {
+                let byte = index < noise ? UInt8(random.below(256)) : UInt8(truncatingIfNeeded: number)
+                page.storeBytes(of: byte, toByteOffset: index, as: UInt8.self)
+            }
+        }
+
+        func identity(_ number: Int) -> PageIdentity { PageIdentity(block: 1, page: UInt32(number)) }
+
+        func put(_ numbers: [Int]) -> [PutOutcome] {
+            let puts = numbers.enumerated().map { index, number in
+                write(number, to: pages.base + index * pageSize)
+                return PagePut(
+                    address: UInt64(UInt(bitPattern: pages.base + index * pageSize)),
+                    identity: identity(number))
+            }
+            var outcomes = [PutOutcome](repeating: .refused(.full), count: numbers.count)
+            puts.withUnsafeBufferPointer { puts in
+                outcomes.withUnsafeMutableBufferPointer { log.put(puts, outcomes: $0) }
+            }
+            return outcomes
+        }
+
+        /// Nil: the page is there and right.
+        func failure(_ place: UInt64, _ number: Int) -> Errno? {
+            let target = FetchBuffer(page: buffer.base, raw: buffer.base + pageSize)
+            guard log.get(place, identity(number), into: target, token: 1) == .pending else {
+                return .invalid
+            }
+            return withUnsafeTemporaryAllocation(of: TransferCompletion.self, capacity: 1) { completions in
+                precondition(device.reap(.fetch, into: completions, wait: true) == 1)
+                if let errno = log.finish(place, identity(number), completions[0].result, target) {
+                    return errno
+                }
+                write(number, to: pages.base)
+                let isRight =
+                    UnsafeRawBufferPointer(start: pages.base, count: pageSize)
+                    .elementsEqual(UnsafeRawBufferPointer(start: buffer.base, count: pageSize))
+                #expect(isRight, "wrong bytes for page \(number)")
+                return nil
+            }
+        }
+    }
+
+    @Test("gives back what it was given", arguments: [512, 4096], [true, false])
+    func roundTrip(blockSize: Int, isSealed: Bool) throws {
+        let rig = try Rig(blockSize: blockSize, isSealed: isSealed)
+        var places: [(place: UInt64, number: Int)] = []
+        for batch in 0..<3 {
+            let numbers = (0..<40).map { batch * 40 + $0 }
+            for (number, outcome) in zip(numbers, rig.put(numbers)) {
+                guard case .stored(let place) = outcome else {
+                    Issue.record("page \(number) was refused")
+                    continue
+                }
+                places.append((place, number))
+            }
+        }
+        for (place, number) in places { #expect(rig.failure(place, number) == nil) }
+        for (place, _) in places { rig.log.drop(place) }
+        #expect(rig.log.segments.liveSectors == 0)
+    }
+
+    @Test("writes forward, in few writes, and never twice to the same sectors of a segment")
+    func sequential() throws {
+        let rig = try Rig(size: 8 << 20, segmentSize: 1 << 20)
+        for batch in 0..<3 { _ = rig.put((0..<60).map { batch * 60 + $0 }) }
+        #expect(rig.device.writes.count <= 6)
+        for (earlier, later) in zip(rig.device.writes, rig.device.writes.dropFirst()) {
+            #expect(later.lowerBound >= earlier.upperBound)
+        }
+        #expect(rig.log.writtenBytes.value == rig.device.writes.reduce(0) { $0 + UInt64($1.count) })
+    }
+
+    @Test("refuses exactly the pages that were not written, and goes on behind them")
+    func writeErrors() throws {
+        let rig = try Rig()
+        for failing in 1...8 {
+            rig.device.failingWrites = failing
+            let outcomes = rig.put(Array(0..<64))
+            rig.device.failingWrites = 0
+            var stored = 0
+            for (number, outcome) in outcomes.enumerated() {
+                switch outcome {
+                case .stored(let place):
+                    #expect(rig.failure(place, number) == nil)
+                    rig.log.drop(place)
+                    stored += 1
+                case .refused(let refusal):
+                    #expect(refusal == .failed(.inputOutput) || refusal == .failed(.noSpace))
+                }
+            }
+            #expect(stored < 64 && (failing == 8 || stored > 0))
+            #expect(rig.log.segments.liveSectors == 0)
+            rig.log.trim()
+        }
+    }
+
+    @Test("says that a damaged object is not what was written", arguments: [512, 4096])
+    func damage(blockSize: Int) throws {
+        let rig = try Rig(blockSize: blockSize)
+        let outcomes = rig.put(Array(0..<18))
+        for (number, outcome) in outcomes.enumerated() {
+            guard case .stored(let place) = outcome else { continue }
+            let object = LogPlace(place)
+            for offset in [0, 20, object.sectors * 512 - 1] {
+                let byte = rig.device.memory.base + Int(object.sector) * 512 + offset
+                let old = byte.load(as: UInt8.self)
+                byte.storeBytes(of: old ^ 4, as: UInt8.self)
+                #expect(rig.failure(place, number) == .badMessage)
+                byte.storeBytes(of: old, as: UInt8.self)
+            }
+            #expect(rig.failure(place, number) == nil)
+            #expect(rig.failure(place, number + 1) == .badMessage, "it is another page's")
+        }
+    }
+
+    @Test("takes neither a swapped object nor the one that was there before")
+    func swappedAndStale() throws {
+        // Two segments for pages: what is written next but one lies where the first was.
+        let rig = try Rig(size: 64 << 10)
+        func place(_ number: Int) throws -> UInt64 {
+            guard case .stored(let place) = rig.put([number])[0] else { throw Errno.noSpace }
+            return place
+        }
+        // Alike in size.
+        let first = try place(8)
+        let second = try place(17)
+        let length = LogPlace(first).sectors * 512
+        let base = rig.device.memory.base
+        let one = base + Int(LogPlace(first).sector) * 512
+        let two = base + Int(LogPlace(second).sector) * 512
+        let old = try Mapping(length: 2 * pageSize)
+        old.base.copyMemory(from: one, byteCount: length)
+        one.copyMemory(from: two, byteCount: length)
+        #expect(rig.failure(first, 8) == .badMessage)
+        #expect(rig.failure(first, 17) == .badMessage)
+        one.copyMemory(from: old.base, byteCount: length)
+        #expect(rig.failure(first, 8) == nil)
+
+        rig.log.drop(first)
+        rig.log.drop(second)
+        var again = first &+ 1
+        var tries = 0
+        while LogPlace(again) != LogPlace(first), tries < 20 {
+            again = try place(8)
+            if LogPlace(again) != LogPlace(first) { rig.log.drop(again) }
+            tries += 1
+        }
+        #expect(LogPlace(again) == LogPlace(first), "the segment was not used again")
+        #expect(rig.failure(again, 8) == nil)
+        // The same page, at the same place, as it was before: from another time.
+        one.copyMemory(from: old.base, byteCount: length)
+        #expect(rig.failure(again, 8) == .badMessage)
+    }
+
+    @Test("is full before the segments that emptying needs are used, and takes pages again")
+    func full() throws {
+        let rig = try Rig(size: 128 << 10)
+        var places: [UInt64] = []
+        var refused = 0
+        for batch in 0..<4 {
+            for outcome in rig.put((0..<20).map { batch * 20 + $0 }) {
+                switch outcome {
+                case .stored(let place): places.append(place)
+                case .refused(let refusal):
+                    #expect(refusal == .full)
+                    refused += 1
+                }
+            }
+        }
+        #expect(refused > 0 && rig.log.segments.freeCount == 2)
+        for place in places { rig.log.drop(place) }
+        rig.log.trim()
+        #expect(rig.log.segments.freeCount >= 7)
+        #expect(!rig.device.discarded.isEmpty)
+        #expect(rig.put(Array(0..<10)).allSatisfy { if case .stored = $0 { true } else { false } })
+    }
+
+    @Test("needs memory for its segments only as they are used")
+    func metadata() throws {
+        let map = try SegmentMap(segments: 1 << 20, sectorsPerSegment: 2048)
+        #expect(map.residentBytes == 0)
+        for _ in 0..<100 { _ = map.open() }
+        #expect(map.residentBytes <= 3 * pageSize)
+    }
+}
