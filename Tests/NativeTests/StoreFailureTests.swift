@@ -48,7 +48,9 @@ struct StoreFailureTests {
             verified.store(memory.verify(page) ? 1 : 0, ordering: .releasing)
         }
         waitUntil { live.pager.counters.waitingPages.value == 1 }
-        #expect(log.errors == ["read failed: \(EIO) poisoned: false"])
+        // Not there, or, where a late write has made the file longer again, not what was written.
+        let failures = [EIO, EBADMSG].map { "read failed: \($0) poisoned: false" }
+        #expect(log.errors.count == 1 && failures.contains(log.errors[0]))
         #expect(verified.load(ordering: .acquiring) == -1, "the access still waits")
 
         file.giveBack(saved)
@@ -79,7 +81,8 @@ struct StoreFailureTests {
         #expect(live.pager.counters.poisonedPages.value == 1)
         // The access may end before the host program is told.
         waitUntil { !log.errors.isEmpty }
-        #expect(log.errors == ["read failed: \(EIO) poisoned: true"])
+        let failures = [EIO, EBADMSG].map { "read failed: \($0) poisoned: true" }
+        #expect(log.errors.count == 1 && failures.contains(log.errors[0]))
         live.pager.detach(region)
         live.stop()
     }
@@ -117,15 +120,6 @@ struct StoreFailureTests {
     private func waitUntil(_ condition: () -> Bool) {
         let deadline = monotonicNow() + 60_000_000_000
         while !condition(), monotonicNow() < deadline { Kernel.sleep(nanoseconds: 10_000_000) }
-    }
-
-    /// The errno of reading the page through the kernel; 0 when that works.
-    private func readBySystemCall(_ address: UInt64) -> Int32 {
-        var ends: [Int32] = [0, 0]
-        precondition(pipe(&ends) == 0)
-        defer { for end in ends { close(end) } }
-        let page = UnsafeRawPointer(bitPattern: UInt(address))
-        return write(ends[1], page, pageSize) == pageSize ? 0 : errno
     }
 }
 

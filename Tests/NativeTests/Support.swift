@@ -45,3 +45,13 @@ func temporaryPath(_ name: String) -> String {
     try? FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
     return "\(folder)/\(name)-\(ProcessInfo.processInfo.processIdentifier)"
 }
+
+/// The errno of reading a page through the kernel; 0 when that works. A plain access to a
+/// poisoned page would be a SIGBUS.
+func readBySystemCall(_ address: UInt64) -> Int32 {
+    var ends: [Int32] = [0, 0]
+    precondition(pipe(&ends) == 0)
+    defer { for end in ends { close(end) } }
+    let page = UnsafeRawPointer(bitPattern: UInt(address))
+    return write(ends[1], page, pageSize) == pageSize ? 0 : errno
+}

@@ -35,6 +35,8 @@ public struct Mischief: Equatable, Sendable {
     public var shortRead = 0
     /// A bit is another than was written.
     public var bitFlip = 0
+    /// What was there before the last write.
+    public var staleRead = 0
     /// EIO and ENOSPC for a write to the store, and writes that end early.
     public var writeError = 0
     public var noSpace = 0
@@ -49,7 +51,7 @@ public struct Mischief: Equatable, Sendable {
         \.placementBusy, \.placementFailure, \.moveAgain, \.moveFailure, \.watchFailure,
         \.zapFailure, \.swappedOut, \.punchFailure, \.punchOnlyErases, \.vanishes, \.discardFailure,
         \.modeFailure, \.armFailure, \.signal, \.shortScan,
-        \.readError, \.shortRead, \.bitFlip, \.writeError, \.noSpace,
+        \.readError, \.shortRead, \.bitFlip, \.staleRead, \.writeError, \.noSpace,
         \.shortWrite, \.submitError,
     ]
 

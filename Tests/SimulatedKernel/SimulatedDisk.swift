@@ -10,8 +10,10 @@ import Kernel
     /// Sectors that a write reached, or could have.
     private var isWritten: [Bool]
     public let blockSize: Int
-    /// What is read tells whether it is what was written.
-    private let detectsFlips: Bool
+    /// What each sector held before it was last written.
+    private let previous: Mapping
+    /// What is read tells whether it is what was written last.
+    private let detectsDamage: Bool
     private var pending: [Pending] = []
     private var finishedFetches: [TransferCompletion] = []
     private var finishedEvictions: [TransferCompletion] = []
@@ -28,14 +30,15 @@ import Kernel
 
     private static let sectorSize = 512
 
-    /// `slots`: pages. `detectsFlips`: what is stored may be damaged, since that is noticed.
+    /// `slots`: pages. `detectsDamage`: what is read may be damaged or stale, since that is noticed.
     public init(
-        slots: Int, blockSize: Int, detectsFlips: Bool, kernel: SimulatedKernel
+        slots: Int, blockSize: Int, detectsDamage: Bool, kernel: SimulatedKernel
     ) throws(Errno) {
         self.kernel = kernel
         self.blockSize = blockSize
-        self.detectsFlips = detectsFlips
+        self.detectsDamage = detectsDamage
         contents = try Mapping(length: slots * pageSize)
+        previous = try Mapping(length: slots * pageSize)
         isWritten = Array(repeating: false, count: contents.length / Self.sectorSize)
     }
 
@@ -96,14 +99,22 @@ import Kernel
             }
             let part = kernel.sabotage == .diskReadsHalf ? bytes / 2 : bytes
             memory.copyMemory(from: contents.base + Int(transfer.offset), byteCount: part)
-            if part > 0, detectsFlips, kernel.strikes(\.bitFlip) { flip(memory, part) }
+            if part > 0, detectsDamage { damage(memory, part, transfer.offset) }
             return
         }
         for sector in sectors { isWritten[sector] = true }
         if kernel.sabotage == .diskLosesWrites { return }
         var offset = Int(transfer.offset)
         if kernel.sabotage == .diskMisplacesWrites, offset >= blockSize { offset -= blockSize }
+        (previous.base + offset).copyMemory(from: contents.base + offset, byteCount: bytes)
         (contents.base + offset).copyMemory(from: memory, byteCount: bytes)
+    }
+
+    private func damage(_ memory: UnsafeMutableRawPointer, _ count: Int, _ offset: UInt64) {
+        if kernel.strikes(\.bitFlip) { flip(memory, count) }
+        guard kernel.strikes(\.staleRead) else { return }
+        failedReads += 1
+        memory.copyMemory(from: previous.base + Int(offset), byteCount: count)
     }
 
     private func flip(_ memory: UnsafeMutableRawPointer, _ count: Int) {

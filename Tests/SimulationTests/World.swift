@@ -98,7 +98,7 @@ final class World: @unchecked Sendable {
             protection: plan.guardChoice == .writeProtect ? .write : .readWrite)
         disk = try plan.slots.map { [kernel, plan] slots throws(Errno) in
             try SimulatedDisk(
-                slots: slots, blockSize: plan.blockSize, detectsFlips: plan.isSealed, kernel: kernel)
+                slots: slots, blockSize: plan.blockSize, detectsDamage: plan.isSealed, kernel: kernel)
         }
         settings = Settings(unchecked: plan.limit, idleAge: plan.idleAge)
         block = try Block(

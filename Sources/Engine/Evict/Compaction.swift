@@ -25,7 +25,7 @@ final class Compaction {
     static var stepsPerPass: Int { 256 }
     private static var entriesPerStep: Int { 64 << 10 }
     /// Walks for the sake of one batch.
-    private static var walksMax: Int { 4 }
+    private static var walksMax: Int { 8 }
 
     /// Goes on with what is under way, or begins where free segments have become few. False
     /// when there is nothing to do.

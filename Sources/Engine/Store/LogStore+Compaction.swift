@@ -23,10 +23,10 @@ extension LogStore {
         return segments.freeCount < spared + max(1, segments.count / (isGoingOn ? 16 : 32))
     }
 
-    /// Chooses segments to empty. False when it is not worth it.
+    /// Chooses segments to empty. False when none is worth it.
     func chooseVictims() -> Bool {
         segments.collect()
-        // What is written anew for a segment that comes free is at most seven times its size.
+        // At most seven sectors are written anew for one that comes free.
         let limit = segments.sectorsPerSegment * 7 / 8
         let room = writer.room(sparing: 0, longest: coder.wholeSectors)
         return segments.chooseVictims(room: room * 7 / 8, limit: limit, most: max(2, segments.count / 8)) > 0

@@ -216,8 +216,8 @@ import Synchronization
 
     /// Marks the closed segments that cost least to empty: no more than `most`, none that has
     /// more than `limit` sectors that are needed, and not more of these together than `room`.
-    /// Returns how many segments that is worth, those that are written anew taken off; when it
-    /// is worth none, none is marked. Looks at all segments.
+    /// Returns how many sectors come free by that, those that are written anew taken off. Looks
+    /// at all segments.
     public func chooseVictims(room: Int, limit: Int, most: Int) -> Int {
         clearVictims()
         let candidates = candidates(limit: limit)
@@ -239,10 +239,7 @@ import Synchronization
             return 0
         }
         mark(wanted, lastLevel: last, limit: limit)
-        let needed = victims.reduce(0) { $0 + word($1).needed }
-        let gain = (victims.count * sectorsPerSegment - needed) / sectorsPerSegment
-        if gain == 0 { clearVictims() }
-        return gain
+        return victims.reduce(0) { $0 + sectorsPerSegment - word($1).needed }
     }
 
     // Candidates are sorted by levels of what they need, the first of which is nothing.
