@@ -34,7 +34,7 @@ let package = Package(
         .target(
             name: "CCodec",
             cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])],
-            linkerSettings: [.unsafeFlags(["-l:liblz4.a"])]),
+            linkerSettings: [.unsafeFlags(["-l:liblz4.a", "-l:libzstd.a"])]),
         .target(
             name: "CCrypto",
             cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])],
@@ -52,8 +52,12 @@ let package = Package(
         .target(
             name: "CBareLoops", dependencies: ["CLinux", "CCodec"], path: "Benchmarks/CBareLoops",
             cSettings: [.define("_GNU_SOURCE"), .unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
+        .target(
+            name: "PageCorpus", dependencies: ["Kernel"], path: "Benchmarks/PageCorpus",
+            swiftSettings: [.treatAllWarnings(as: .error)]),
         .executableTarget(
-            name: "frostline-bench", dependencies: ["CBareLoops", "CCodec", "CCrypto", "Engine", "Kernel"],
+            name: "frostline-bench",
+            dependencies: ["CBareLoops", "CCodec", "CCrypto", "Engine", "Kernel", "PageCorpus"],
             path: "Benchmarks/frostline-bench",
             swiftSettings: [.treatAllWarnings(as: .error)]),
         .testTarget(
@@ -63,7 +67,8 @@ let package = Package(
             name: "SimulatedKernel", dependencies: ["Kernel"], path: "Tests/SimulatedKernel",
             swiftSettings: [.treatAllWarnings(as: .error)]),
         .testTarget(
-            name: "EngineTests", dependencies: ["CCrypto", "Engine", "Kernel", "SimulatedKernel"],
+            name: "EngineTests",
+            dependencies: ["CCrypto", "Engine", "Kernel", "PageCorpus", "SimulatedKernel"],
             swiftSettings: [.treatAllWarnings(as: .error)]),
         .testTarget(
             name: "SimulationTests", dependencies: ["Engine", "Kernel", "SimulatedKernel"],

@@ -77,7 +77,8 @@ typedef enum frostline_guard {
 
 /* Where cold pages live. */
 typedef enum frostline_store {
-    /* LZ4-compressed, in this process's memory. Needs no configuration. */
+    /* Compressed, in this process's memory. Needs no configuration; may have a
+     * compression, an incompressible policy and a pool_max. */
     FROSTLINE_STORE_COMPRESSED = 0,
     /* A local file or block device, opened O_DIRECT. Needs store_path, store_size. */
     FROSTLINE_STORE_FILE = 1
@@ -91,6 +92,23 @@ typedef enum frostline_seal {
     /* No: the guest's memory can be read from the file, and damage to it goes unnoticed. */
     FROSTLINE_SEAL_OFF = 1
 } frostline_seal;
+
+/* How the compressed store compresses. */
+typedef enum frostline_compression {
+    /* Quick both ways. Has no levels: compression_level must be 0. */
+    FROSTLINE_COMPRESSION_LZ4 = 0,
+    /* Smaller and slower. compression_level 1 (quick) to 19 (thorough); 0 stands for 3. */
+    FROSTLINE_COMPRESSION_ZSTD = 1
+} frostline_compression;
+
+/* What the compressed store does with a page that compression leaves larger than 3840
+ * bytes. */
+typedef enum frostline_incompressible {
+    /* It does not take it: the page stays in RAM. */
+    FROSTLINE_INCOMPRESSIBLE_REFUSE = 0,
+    /* It keeps it as it is, which costs a little more than the page did. */
+    FROSTLINE_INCOMPRESSIBLE_KEEP_RAW = 1
+} frostline_incompressible;
 
 /* What becomes of a guest access whose page the store cannot give back. */
 typedef enum frostline_read_error {
@@ -116,12 +134,20 @@ typedef struct frostline_options {
     uint64_t stall_budget;    /* see FROSTLINE_SETTING_STALL_BUDGET */
     uint32_t mode;            /* enum frostline_mode, see FROSTLINE_SETTING_MODE */
     uint32_t vcpus;           /* see FROSTLINE_SETTING_VCPUS; 0 counts as 1 */
-    uint32_t seal;            /* enum frostline_seal */
-    uint32_t reserved3;       /* 0 */
+    /* COMPRESSED only, otherwise 0. */
+    uint32_t compression;     /* enum frostline_compression */
+    int32_t compression_level;
+    uint32_t incompressible;  /* enum frostline_incompressible */
+    uint32_t seal;            /* FILE: enum frostline_seal; otherwise 0 */
+    /* The most host memory that the pool may hold, waste and bookkeeping included; never
+     * exceeded. When it is reached, pages stay in RAM. 0: no ceiling of its own; otherwise
+     * at least FROSTLINE_POOL_MAX_MIN. */
+    uint64_t pool_max;
     const void *key;          /* makes the key that seals, together with randomness; NULL: a random key */
     uint64_t key_length;      /* bytes of it, at least FROSTLINE_KEY_MIN; 0 with NULL */
 } frostline_options;
 
+#define FROSTLINE_POOL_MAX_MIN (UINT64_C(16) << 20)
 #define FROSTLINE_KEY_MIN 16u
 
 /* What the pager does at all. */
@@ -285,6 +311,9 @@ typedef struct frostline_stats {
     uint64_t written_bytes;
     uint64_t rewritten_bytes;
     const char *seal;             /* of what is on the device: "aes-256-gcm", "chacha20-poly1305" or "none" */
+    uint64_t raw_bytes;           /* part of compressed_bytes: kept as they are, being incompressible */
+    uint64_t compaction_moves;    /* objects of the pool that were moved closer together */
+    uint64_t pool_max;            /* as the options said: bound of compressed_cost; 0 for none */
 } frostline_stats;
 
 /* Thresholds of a working set: idle for at least 2^0, 2^1 … 2^12 seconds. */

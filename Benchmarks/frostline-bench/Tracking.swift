@@ -56,7 +56,7 @@ struct Tracking {
             for page in 0..<pageCount { bench_write(memory.base, UInt32(page)) }
             let port = try LinuxKernel(tracking: cell.tracking)
             let store = try Store<LinuxKernel>(
-                tiers: [.compressed(try CompressedStore(capacity: bytes))], pagesMax: pageCount)
+                tiers: [.compressed(try CompressedStore())], pagesMax: pageCount)
             pager = try Pager(
                 port: port, store: store, settings: try Settings(limit: 0, idleAge: 0),
                 host: Host(report: { _ in }, log: { _, message in print(message) }), tracking: true,

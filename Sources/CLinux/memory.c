@@ -33,6 +33,12 @@ int clinux_release(void *address, uint64_t length)
     return madvise(address, length, MADV_DONTNEED) < 0 ? -errno : 0;
 }
 
+void clinux_forbid_huge(void *address, uint64_t length)
+{
+    /* EINVAL: a kernel without huge pages makes none. */
+    madvise(address, length, MADV_NOHUGEPAGE);
+}
+
 int clinux_collapse(void *address, uint64_t length)
 {
     enum { COLLAPSE = 25 }; /* MADV_COLLAPSE, Linux 6.1 */

@@ -26,6 +26,8 @@ public final class Counters: Sendable {
     public let readErrors = Atomic<UInt64>(0)
     public let poisonedPages = Atomic<UInt64>(0)
     public let passes = Atomic<UInt64>(0)
+    /// Objects of the compressed pool that were moved closer together.
+    public let compactionMoves = Atomic<UInt64>(0)
 
     /// Attached blocks, those of them that are shared memory, and those that are zapped.
     public let blocks = Atomic<Int>(0)

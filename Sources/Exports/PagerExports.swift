@@ -131,6 +131,7 @@ extension PagerOptions {
         mode = unsafe try Mode(checking: UInt64(options.mode))
         stallBudget = unsafe options.stall_budget
         vcpuCount = unsafe max(1, Int(options.vcpus))
+        compressed = unsafe try CompressedStoreOptions(checking: options)
         seal = unsafe try Self.seal(options)
     }
 
@@ -174,5 +175,36 @@ extension PagerOptions {
             throw SetupFailure(
                 .invalid, unsafe "store \(options.store) is unknown; there are compressed and file")
         }
+    }
+}
+
+extension CompressedStoreOptions {
+    init(checking options: frostline_options) throws(SetupFailure) {
+        self.init()
+        let level = unsafe Int(options.compression_level)
+        switch unsafe options.compression {
+        case FROSTLINE_COMPRESSION_LZ4.rawValue:
+            guard level == 0 else {
+                throw SetupFailure(
+                    .invalid, "compression lz4 has no levels; leave the level out, or choose zstd")
+            }
+        case FROSTLINE_COMPRESSION_ZSTD.rawValue:
+            compression = .zstd(level: level == 0 ? Compression.zstdLevelDefault : level)
+        default:
+            throw SetupFailure(
+                .invalid, unsafe "compression \(options.compression) is unknown; there are lz4 and zstd")
+        }
+        switch unsafe options.incompressible {
+        case FROSTLINE_INCOMPRESSIBLE_REFUSE.rawValue: break
+        case FROSTLINE_INCOMPRESSIBLE_KEEP_RAW.rawValue: incompressible = .keepRaw
+        default:
+            throw SetupFailure(
+                .invalid,
+                unsafe "incompressible \(options.incompressible) is unknown; there are refuse and keep-raw")
+        }
+        guard let poolMax = unsafe Int(exactly: options.pool_max) else {
+            throw SetupFailure(.invalid, unsafe "pool-max is \(options.pool_max) bytes, which no host has")
+        }
+        if poolMax != 0 { bytesMax = poolMax }
     }
 }

@@ -74,6 +74,8 @@ private func fillCosts(_ stats: inout frostline_stats, _ pager: Pager<LinuxKerne
             unsafe stats.compressed_bytes += stored
             unsafe stats.compressed_cost += UInt64(store.pool.heldBytes)
             unsafe stats.compressed_payload += UInt64(store.pool.payloadBytes)
+            unsafe stats.raw_bytes += bytes(store.pool.rawPageCount)
+            unsafe stats.pool_max += UInt64(store.options.bytesMax ?? 0)
         case .log(let store):
             unsafe stats.file_bytes += stored
             unsafe stats.file_cost += UInt64(store.usedBytes)
@@ -103,4 +105,5 @@ private func fillCounters(_ stats: inout frostline_stats, _ counters: Counters) 
     unsafe stats.poisoned_pages = counters.poisonedPages.value
     unsafe stats.waiting_pages = UInt64(max(0, counters.waitingPages.value))
     unsafe stats.passes = counters.passes.value
+    unsafe stats.compaction_moves = counters.compactionMoves.value
 }

@@ -20,6 +20,10 @@ import CLinux
         self.length = length
     }
 
+    /// Has host memory come in pages of the page size only, so that what was not written
+    /// costs nothing, whatever the host's setting for transparent huge pages.
+    public func forbidHugePages() { unsafe clinux_forbid_huge(base, UInt64(length)) }
+
     /// Gives a part back to the host; it reads as zeros afterwards.
     public func release(offset: Int, length: Int) {
         precondition(offset >= 0 && length >= 0 && offset + length <= self.length)
@@ -28,8 +32,12 @@ import CLinux
     }
 
     /// Bytes that are resident now (mincore).
-    public var residentBytes: Int {
-        unsafe Int(max(0, clinux_resident(base, UInt64(length))))
+    public var residentBytes: Int { residentBytes(below: length) }
+
+    /// Those of its first `end` bytes that are resident now.
+    public func residentBytes(below end: Int) -> Int {
+        precondition(end >= 0 && end <= length)
+        return unsafe Int(max(0, clinux_resident(base, UInt64(end))))
     }
 
     /// Gives pages that hold only zeros back to the host, which reads them as zeros

@@ -12,6 +12,17 @@ struct ForcedEvictionTests {
         try run(.compressed, evictions: evictionsWanted(1_000_000))
     }
 
+    @Test(
+        "keep every write of several writers: a pool that is being compacted all the time",
+        arguments: [Compression.lz4, .zstd(level: 1)])
+    func compacted(compression: Compression) throws {
+        var options = CompressedStoreOptions(compression: compression, incompressible: .keepRaw)
+        options.bytesMax = 64 << 20
+        let moves = try run(
+            .compressed, compressed: options, compaction: .always, evictions: evictionsWanted(200_000))
+        #expect(moves > 0)
+    }
+
     @Test("keep every write of several writers: file store")
     func file() throws {
         let path = temporaryPath("forced-eviction")
@@ -65,18 +76,22 @@ struct ForcedEvictionTests {
             evictions: evictionsWanted(200_000))
     }
 
+    /// Returns how many objects were moved within the pool.
+    @discardableResult
     private func run(
         _ store: PagerOptions.StoreChoice, memory kind: MemoryKind = .privateAnonymous,
         tracker: PagerOptions.TrackerChoice = .none, guard: PagerOptions.GuardChoice = .automatic,
-        evictions: UInt64
-    ) throws {
+        compressed: CompressedStoreOptions = CompressedStoreOptions(),
+        compaction: CompactionLimits = CompactionLimits(), evictions: UInt64
+    ) throws -> UInt64 {
         let seed = seedForThisRun()
         let log = HostLog()
-        let live = try LivePager(
-            PagerOptions(
-                tracker: tracker, guard: `guard`, store: store, readErrorAction: .stop,
-                limit: Settings.limitMin, idleAge: 0),
-            host: log.host)
+        var options = PagerOptions(
+            tracker: tracker, guard: `guard`, store: store, readErrorAction: .stop,
+            limit: Settings.limitMin, idleAge: 0)
+        options.compressed = compressed
+        options.compaction = compaction
+        let live = try LivePager(options, host: log.host)
         let memory = try VersionedMemory(pageCount: (96 << 20) / pageSize, kind)
         let region = try live.attach(name: "ram", start: memory.start, length: memory.length)
         #expect(region.guard == expectedGuard(`guard`, kind))
@@ -96,7 +111,7 @@ struct ForcedEvictionTests {
         print(
             "forced eviction, guard \(live.guardNames): seed \(seed), \(counters.evictions.value) evictions, "
                 + "\(counters.faults.value) faults, \(counters.rescues.value) rescues, "
-                + "\(counters.remaps.value) remaps, "
+                + "\(counters.remaps.value) remaps, \(counters.compactionMoves.value) moves, "
                 + "\(writers.operations) page checks, \(writers.mismatches) mismatches")
         var mismatches = writers.mismatches
         for page in 0..<memory.pageCount where !memory.verify(page) { mismatches += 1 }
@@ -107,6 +122,18 @@ struct ForcedEvictionTests {
         live.pager.detach(region)
         #expect(counters.evictedPages == 0, "a detached block leaves nothing in the store")
         live.stop()
+        return counters.compactionMoves.value
+    }
+}
+
+extension CompactionLimits {
+    /// For whatever there is to gain.
+    fileprivate static var always: CompactionLimits {
+        var limits = CompactionLimits()
+        limits.gainMin = 1
+        limits.gainShare = .max
+        limits.pagesPerGain = .max
+        return limits
     }
 }
 

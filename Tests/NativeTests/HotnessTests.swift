@@ -26,7 +26,7 @@ struct HotnessTests {
             pager = try Pager(
                 port: try LinuxKernel(tracking: .writeProtection),
                 store: try Store(
-                    tiers: [.compressed(try CompressedStore(capacity: 1 << 30))], pagesMax: pageCount),
+                    tiers: [.compressed(try CompressedStore())], pagesMax: pageCount),
                 settings: settings, host: HostLog().host, tracking: true, zapsShared: kind == .shared,
                 readErrorAction: .stop, wakeWorker: {})
             worker = Worker(pager: pager)

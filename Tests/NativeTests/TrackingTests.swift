@@ -43,7 +43,7 @@ struct TrackingTests {
             pager = try Pager(
                 port: port,
                 store: try Store(
-                    tiers: [.compressed(try CompressedStore(capacity: 1 << 30))], pagesMax: pageCount),
+                    tiers: [.compressed(try CompressedStore())], pagesMax: pageCount),
                 settings: try Settings(limit: 0, idleAge: 0), host: HostLog().host, tracking: true,
                 zapsShared: way == .zaps, readErrorAction: .stop, wakeWorker: {})
             tracker = Tracker(pager: pager)

@@ -64,7 +64,7 @@ public struct Mischief: Equatable, Sendable {
     }
 }
 
-/// A kernel or disk that breaks its promises: proof that the checks can fail.
+/// A kernel, disk or compaction that breaks its promises: proof that the checks can fail.
 public enum Sabotage: CaseIterable, Sendable {
     /// A moved page arrives as zeros.
     case moveLosesContents
@@ -109,4 +109,8 @@ public enum Sabotage: CaseIterable, Sendable {
     case diskDiscardsTooMuch
     /// A short read is reported as a whole one.
     case diskReadsHalf
+    /// An object of the pool is moved although its page has left meanwhile.
+    case compactionOverwritesEntries
+    /// An object's new place is told before its bytes are there.
+    case compactionTellsTooEarly
 }

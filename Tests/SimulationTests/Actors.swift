@@ -10,7 +10,7 @@ extension World {
     /// Runs the simulation to its end.
     func run(seed: UInt64, cpu: Int) throws -> Outcome {
         let server = try FaultServer(pager: pager, waitingMax: scheduler.random.pick([1, 3, 1024]))
-        let worker = Worker(pager: pager)
+        let worker = Worker(pager: pager, compaction: compactionLimits)
         self.worker = worker
         var weights = plan.weights[...]
         func spawn(_ name: String, _ body: @escaping @Sendable () -> Void) {
@@ -38,7 +38,8 @@ extension World {
             seed: seed, violation: scheduler.violation, hash: scheduler.trace.hash,
             steps: scheduler.steps, evictions: counters.evictions.value,
             fetches: counters.fetches.value, rescues: counters.rescues.value,
-            cleanEvictions: counters.cleanEvictions.value, rewrittenBytes: rewrittenBytes)
+            cleanEvictions: counters.cleanEvictions.value, rewrittenBytes: rewrittenBytes,
+            compactionMoves: counters.compactionMoves.value)
     }
 
     private var rewrittenBytes: UInt64 {
@@ -82,6 +83,7 @@ extension World {
             let relieves = wasWoken && scheduler.random.next() % 2 == 0
             let evicted = relieves ? worker.relieve() : worker.round()
             scheduler.trace.note("worker", relieves ? "relieve" : "round", evicted)
+            compactRecklessly()
             isWorkerResting = true
             if evicted == 0 { sleep(10_000_000) }
             // Settings that change wake it early.

@@ -12,6 +12,7 @@ final class Campaign: Sendable {
         var rescues: UInt64 = 0
         var cleanEvictions: UInt64 = 0
         var rewrittenBytes: UInt64 = 0
+        var compactionMoves: UInt64 = 0
         var failures: [World.Outcome] = []
     }
 
@@ -33,7 +34,8 @@ final class Campaign: Sendable {
         let totals = totals
         return "simulation: \(runs) runs from seed \(first), \(totals.steps) steps, "
             + "\(totals.evictions) evictions (\(totals.cleanEvictions) clean), \(totals.fetches) fetches, "
-            + "\(totals.rescues) rescues, \(totals.rewrittenBytes >> 10) KiB compacted"
+            + "\(totals.rescues) rescues, \(totals.rewrittenBytes >> 10) KiB compacted, "
+            + "\(totals.compactionMoves) moves within the pool"
     }
 
     func run() {
@@ -57,6 +59,7 @@ final class Campaign: Sendable {
                 totals.rescues += outcome.rescues
                 totals.cleanEvictions += outcome.cleanEvictions
                 totals.rewrittenBytes += outcome.rewrittenBytes
+                totals.compactionMoves += outcome.compactionMoves
                 if outcome.violation != nil { totals.failures.append(outcome) }
             }
         }

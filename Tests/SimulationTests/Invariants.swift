@@ -24,6 +24,10 @@ extension World {
         if pager.counters.stagedPages.value * pageSize > pager.staging.length {
             scheduler.fail("more is staged than staging holds")
         }
+        for case .compressed(let store) in pager.store.tiers
+        where store.pool.heldBytes > store.options.bytesMax ?? .max {
+            scheduler.fail("the pool holds more than it may")
+        }
     }
 
     private func check(_ block: Block, _ page: Int, _ entry: PageEntry) {
@@ -150,6 +154,8 @@ extension World {
         }
         expect(counters.stagedPages.value, 0, "staged pages")
         expect(counters.waitingPages.value, 0, "waiting pages")
+        // Memory of our own can be read.
+        if disk == nil { expect(Int(counters.readErrors.value), 0, "failed reads") }
         expect(block.region.fetchesInFlight.load(ordering: .relaxed), 0, "fetches in flight")
     }
 

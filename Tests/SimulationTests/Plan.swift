@@ -22,6 +22,10 @@ struct Plan {
     /// Bytes.
     var blockSize: Int
     var segmentSize: Int
+    /// Of the compressed store.
+    var compressed: CompressedStoreOptions
+    /// Compaction begins for nothing, and does very little at a time.
+    var compaction: CompactionLimits
     var readErrorAction: ReadErrorAction
     /// Bytes.
     var limit: UInt64
@@ -102,5 +106,16 @@ struct Plan {
             stickiness: random.pick([0, 300, 700, 900]),
             backgroundRate: random.pick([20, 200, 700]), stepsMax: 400_000)
         mischief = Mischief(from: &random)
+        compressed = CompressedStoreOptions(
+            compression: random.pick([.lz4, .lz4, .zstd(level: 1), .zstd(level: 3)]),
+            incompressible: random.chance(500) ? .refuse : .keepRaw,
+            bytesMax: random.pick([24 * pageSize, 150 * pageSize, nil]))
+        compaction = CompactionLimits()
+        compaction.gainMin = 1
+        compaction.gainShare = .max
+        compaction.pagesPerGain = .max
+        compaction.pagesPerStep = random.pick([16, 300, 10_000])
+        compaction.movesPerStep = random.pick([1, 8, 10_000])
+        compaction.pagesPerLock = random.pick([1, 16, 512])
     }
 }

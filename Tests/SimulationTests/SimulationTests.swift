@@ -37,6 +37,7 @@ struct SimulationTests {
         #expect(campaign.totals.rescues > 0)
         #expect(campaign.totals.cleanEvictions > 0)
         #expect(campaign.totals.rewrittenBytes > 0)
+        #expect(campaign.totals.compactionMoves > UInt64(runs / 10))
     }
 
     @Test("replays a seed exactly", arguments: [UInt64(3), 44, 555])
@@ -47,7 +48,7 @@ struct SimulationTests {
         #expect(first.steps == second.steps)
     }
 
-    @Test("notices a kernel or disk that breaks its promises", arguments: Sabotage.allCases)
+    @Test("notices a kernel, disk or compaction that breaks its promises", arguments: Sabotage.allCases)
     func noticesSabotage(_ sabotage: Sabotage) throws {
         for seed in 1...UInt64(400) {
             if try simulate(seed: seed, sabotage: sabotage).violation != nil { return }

@@ -87,6 +87,7 @@ final class World: @unchecked Sendable {
         var rescues: UInt64
         var cleanEvictions: UInt64
         var rewrittenBytes: UInt64
+        var compactionMoves: UInt64
     }
 
     init(seed: UInt64, sabotage: Sabotage? = nil, trace: Trace) throws {
@@ -133,8 +134,7 @@ final class World: @unchecked Sendable {
                     device: disk, size: disk.size, tier: TierIndex(1),
                     sealer: plan.isSealed ? try Sealer() : nil, segmentSize: plan.segmentSize))
         } else {
-            let slabs = scheduler.random.pick([4, 16, 256])
-            tier = .compressed(try CompressedStore(capacity: slabs * SizeClass.slabSize))
+            tier = .compressed(try CompressedStore(plan.compressed))
         }
         return try Store(tiers: [tier], pagesMax: scheduler.random.pick([8, 4096]))
     }

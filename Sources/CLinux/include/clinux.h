@@ -84,6 +84,8 @@ int clinux_map(uint64_t length, uint64_t alignment, void **out);
 int clinux_unmap(void *address, uint64_t length);
 /* MADV_DONTNEED: the memory goes back to the host and reads as zeros. */
 int clinux_release(void *address, uint64_t length);
+/* MADV_NOHUGEPAGE, which is a matter of cost: no answer. */
+void clinux_forbid_huge(void *address, uint64_t length);
 /* MADV_COLLAPSE: pages become huge pages now. */
 int clinux_collapse(void *address, uint64_t length);
 int clinux_forbid_merging(void *address, uint64_t length);

@@ -14,9 +14,11 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     /// Time spent waiting for pages, and the time, when the controller last looked.
     private var stallBefore: UInt64 = 0
     private var roundBefore: UInt64 = 0
+    private var compactor: Compactor<Port>
 
-    public init(pager: Pager<Port>) {
+    public init(pager: Pager<Port>, compaction: CompactionLimits = CompactionLimits()) {
         self.pager = pager
+        compactor = Compactor(compaction)
         tracker = Tracker(pager: pager)
         evictor = Evictor(pager: pager)
         candidates.reserveCapacity(hugePageSize / pageSize)
@@ -43,7 +45,7 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         pager.holdingPassLock { tracker.pass(lookAge: lookAge) }
         let evicted = evict(surplus: surplus())
         compact()
-        pager.store.trim()
+        tidyUp()
         measureMetadata()
         return evicted
     }
@@ -62,8 +64,14 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         pager.limitPassed.store(false, ordering: .relaxed)
         pager.holdingPassLock { tracker.recount() }
         let evicted = evict(surplus: 0)
-        pager.store.trim()
+        tidyUp()
         return evicted
+    }
+
+    /// Gives memory that fetches, discards and evictions left unused in the store back to the host.
+    public func tidyUp() {
+        compactor.step(pager)
+        pager.store.trim()
     }
 
     /// Pages to evict because the guest would hardly notice.

@@ -49,6 +49,7 @@ public final class LivePager: Sendable {
                 "read-error machine-check needs UFFDIO_POISON, which this kernel lacks; "
                     + "use read-error stop, or Linux 6.6 or later")
         }
+        try Setup.checkCompressed(options)
         let device = try Setup.openDevice(options.store)
         do {
             let reference = try WakeUpReference()
@@ -62,7 +63,7 @@ public final class LivePager: Sendable {
                 wakeWorker: { reference.wakeUp.signal() })
             let server = try FaultServer(pager: pager)
             loop = try FaultLoop { Self.dispatch(server) }
-            worker = Worker(pager: pager)
+            worker = Worker(pager: pager, compaction: options.compaction)
             self.pager = pager
             self.device = device
             self.tracking = tracking
@@ -84,7 +85,6 @@ public final class LivePager: Sendable {
 
     /// Address space for everything that could ever be evicted; memory is used only
     /// as pages come.
-    private static let poolCapacity = 1 << 40
     private static let pagesMax = 1 << 28
 
     private static func makeStore(
@@ -93,7 +93,7 @@ public final class LivePager: Sendable {
         do {
             guard case .file(_, let size) = options.store, let device else {
                 return try Store(
-                    tiers: [.compressed(try CompressedStore(capacity: poolCapacity))], pagesMax: pagesMax)
+                    tiers: [.compressed(try CompressedStore(options.compressed))], pagesMax: pagesMax)
             }
             let tier = TierIndex(1)
             let sealer = try Setup.makeSealer(options.seal)
@@ -150,7 +150,7 @@ public final class LivePager: Sendable {
             } else if woken {
                 return
             } else {
-                pager.store.trim()
+                worker.tidyUp()
             }
             now = monotonicNow()
         }

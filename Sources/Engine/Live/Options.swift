@@ -24,6 +24,9 @@ public struct PagerOptions: Sendable {
     public var `guard`: GuardChoice
     public var store: StoreChoice
     public var seal = SealChoice.automatic(.random)
+    /// How the compressed store is wanted, where there is one.
+    public var compressed = CompressedStoreOptions()
+    public var compaction = CompactionLimits()
     public var readErrorAction: ReadErrorAction
     /// Bytes, 0 for none.
     public var limit: UInt64

@@ -119,6 +119,30 @@ enum Setup {
         }
     }
 
+    static func checkCompressed(_ options: PagerOptions) throws(SetupFailure) {
+        let wanted = options.compressed
+        guard case .compressed = options.store else {
+            if wanted == CompressedStoreOptions() { return }
+            throw SetupFailure(
+                .invalid,
+                "compression, its level, incompressible and pool-max are for store compressed, and "
+                    + "store file has none of them; leave them out, or choose store compressed")
+        }
+        if case .zstd(let level) = wanted.compression, !Compression.zstdLevels.contains(level) {
+            let levels = Compression.zstdLevels
+            throw SetupFailure(
+                .invalid,
+                "compression level \(level) is out of range; zstd has \(levels.lowerBound) (quick) to "
+                    + "\(levels.upperBound) (thorough), and 0 stands for \(Compression.zstdLevelDefault)")
+        }
+        if let bytesMax = wanted.bytesMax, bytesMax < CompressedStoreOptions.bytesMin {
+            throw SetupFailure(
+                .invalid,
+                "pool-max is \(bytesMax) bytes; it must be 0 (no ceiling) or at least "
+                    + "\(CompressedStoreOptions.bytesMin) (16 MiB): raise it, or leave it out")
+        }
+    }
+
     static func openDevice(_ store: PagerOptions.StoreChoice) throws(SetupFailure) -> LinuxDevice? {
         guard case .file(let path, let size) = store else { return nil }
         guard size >= PagerOptions.fileSizeMin, size % UInt64(pageSize) == 0 else {

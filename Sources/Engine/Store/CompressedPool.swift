@@ -1,214 +1,352 @@
 import Kernel
 import Synchronization
 
-/// Memory for compressed pages, packed by size class into slabs. Allocation and
-/// freeing are a few instructions under a lock; data are copied outside it. Empty
-/// slabs are given back to the host by `trim`, not by whoever freed the last
-/// object: that may be the fault server, which makes no system call it can avoid.
+/// Memory for compressed pages, packed by size class into slabs. Taking and freeing are a
+/// few instructions under a lock; data are copied outside it. What is empty is given back to
+/// the host by `trim`, not by whoever freed the last object: that may be the fault server,
+/// which makes no system call it can avoid. `PoolCompaction` is what makes slabs empty.
+///
+/// Only the worker takes memory and gives it back to the host, so what it finds free, or
+/// empty, stays so until it does something about it. Any thread frees objects.
 public final class CompressedPool: Sendable {
-    private let arena: Mapping
-    private let state: Lock<State>
-    /// Slabs whose memory is held, empty ones included; read without the lock.
-    private let heldSlabs = Atomic<Int>(0)
+    public let classes = SizeClasses()
+    let arena: Mapping
+    let state: Lock<State>
+    private let held = Atomic<Int>(0)
     private let payload = Atomic<Int>(0)
+    private let rawPages = Atomic<Int>(0)
+    /// In pages: what may be held, bookkeeping beside the slabs included.
+    private let pagesMax: Int
 
-    /// Slabs kept for reuse although empty, so that a pool that breathes does not
-    /// go to the kernel with every breath.
-    private static let spareSlabs = 4
-    private static let none: UInt32 = .max
+    /// Address space: more than any host has memory.
+    private static let arenaLength = 1 << 40
+    let slabsMax = arenaLength / SizeClass.slabSize
+    /// Empty slabs kept for reuse, so that a pool that breathes does not go to the kernel
+    /// with every breath.
+    private static let spareSlabs = 2
 
-    /// A slab's bookkeeping, in its own last bytes: it counts as pool memory, comes
-    /// with the slab and goes with it.
-    private struct Slab {
-        var sizeClass: UInt8 = 0
-        var used: UInt16 = 0
-        /// Objects handed out at least once; those above were never touched.
-        var high: UInt16 = 0
-        /// First free object, a list threaded through the objects; `UInt16.max` ends it.
-        var firstFree: UInt16 = .max
-        var next: UInt32 = CompressedPool.none
-        var previous: UInt32 = CompressedPool.none
-    }
+    /// Slabs that are partly full are in the list of their class and fullness, so that the
+    /// fullest are filled up and the emptiest get empty.
+    static let fullnessLists = 4
+    /// Slabs whose objects are to move out; none is taken there but in need.
+    static let emptyingList = fullnessLists
+    static let listsPerClass = fullnessLists + 1
+    /// Full slabs and empty ones are in no list of their class.
+    static let noList = listsPerClass
 
     /// Lists run through `Slab.next`, so that no operation allocates memory.
-    private struct State: ~Copyable {
+    struct State: ~Copyable {
         /// Slabs ever used: those above were never touched.
         var slabCount = 0
-        /// Per class, the slabs with room.
-        var partial = [UInt32](repeating: CompressedPool.none, count: SizeClass.count)
+        /// Per class and list, its first slab.
+        var lists: [UInt32]
+        /// Per class: its slabs, and their objects.
+        var slabs: [Int]
+        var objects: [Int]
         /// Empty slabs whose memory is still held.
-        var firstEmpty = CompressedPool.none
+        var firstEmpty = Slab.none
         var emptyCount = 0
         /// Slabs whose memory was given back, their bookkeeping with it.
-        var released: ReleasedSlabs
+        var released: SlabSet
     }
 
-    /// A pool of at most `capacity` bytes of host memory. Reserves address space only.
-    public init(capacity: Int) throws(Errno) {
-        arena = try Mapping(
-            length: roundUp(capacity, to: SizeClass.slabSize), alignment: hugePageSize)
-        precondition(MemoryLayout<Slab>.size <= SizeClass.slabTail)
-        let slabs = arena.length / SizeClass.slabSize
-        state = Lock(State(released: try ReleasedSlabs(capacity: slabs)))
+    /// A pool of at most `bytesMax` bytes of host memory, a multiple of the page size, all its
+    /// bookkeeping included. Reserves address space only.
+    public init(bytesMax: Int = .max) throws(Errno) {
+        arena = try Mapping(length: Self.arenaLength, alignment: hugePageSize)
+        arena.forbidHugePages()
+        pagesMax = bytesMax / pageSize
+        let slabs = slabsMax
+        precondition(
+            UInt64(slabs) << UInt64(Self.slabShift) <= 1 << UInt64(Locator.placeBits),
+            "a page-table entry has no room for a place")
+        state = Lock(
+            State(
+                lists: [UInt32](repeating: Slab.none, count: classes.count * Self.listsPerClass),
+                slabs: [Int](repeating: 0, count: classes.count),
+                objects: [Int](repeating: 0, count: classes.count),
+                released: try SlabSet(capacity: slabs)))
     }
 
-    /// Under the lock; the slab's memory must be held.
-    private func slab(_ index: UInt32) -> UnsafeMutablePointer<Slab> {
-        let end = (Int(index) + 1) * SizeClass.slabSize
-        return unsafe (arena.base + end - SizeClass.slabTail).assumingMemoryBound(to: Slab.self)
-    }
+    // MARK: Places
 
-    /// Bits of a place that hold the object's length; the rest counts steps in the arena.
-    private static let lengthBits: UInt64 = 12
+    /// A place is slab, object and length; the length tells the class.
+    private static let lengthBits = 12
+    private static let objectBits = 11
+    private static let slabShift = lengthBits + objectBits
 
     @inline(__always)
-    private static func place(slab: UInt32, object: UInt16, sizeClass: Int, length: Int) -> UInt64 {
-        let offset = Int(slab) * SizeClass.slabSize + Int(object) * SizeClass.size(of: sizeClass)
-        return UInt64(offset / SizeClass.step) << lengthBits | UInt64(length)
+    private static func place(_ slab: UInt32, _ object: Int, _ length: Int) -> UInt64 {
+        // A whole page's length wraps to 0, which no object has.
+        UInt64(slab) << UInt64(slabShift) | UInt64(object) << UInt64(lengthBits)
+            | UInt64(length & (1 << lengthBits - 1))
     }
 
-    /// The object's address. Valid between allocate and free.
+    @inline(__always)
+    static func slab(of place: UInt64) -> UInt32 { UInt32(place >> UInt64(slabShift)) }
+
+    @inline(__always)
+    static func object(of place: UInt64) -> Int {
+        Int(place >> UInt64(lengthBits)) & (1 << objectBits - 1)
+    }
+
+    @inline(__always)
+    static func length(of place: UInt64) -> Int {
+        let length = Int(place) & (1 << lengthBits - 1)
+        return length == 0 ? pageSize : length
+    }
+
+    /// The object's bytes. Valid between take and free.
     @inline(__always)
     public func data(_ place: UInt64) -> UnsafeMutableRawBufferPointer {
-        let offset = Int(place >> Self.lengthBits) * SizeClass.step
-        let length = Int(place & (1 << Self.lengthBits - 1))
+        let length = Self.length(of: place)
+        let sizeClass = classes[classes.index(for: length)]
+        let offset =
+            Int(Self.slab(of: place)) * SizeClass.slabSize + sizeClass.offset(of: Self.object(of: place))
         return unsafe UnsafeMutableRawBufferPointer(start: arena.base + offset, count: length)
     }
 
-    /// A place for `length` bytes, 1 to `SizeClass.largest`; nil when the pool is
-    /// at its capacity. Any thread.
-    public func allocate(length: Int) -> UInt64? {
-        let sizeClass = SizeClass.of(bytes: length)
-        return state.withLock { state in
-            if state.partial[sizeClass] == Self.none {
-                guard addSlab(sizeClass, &state) else { return nil }
-            }
-            let slab = state.partial[sizeClass]
-            let object = takeObject(slab, sizeClass, &state)
-            payload.add(length, ordering: .relaxed)
-            return Self.place(slab: slab, object: object, sizeClass: sizeClass, length: length)
-        }
+    /// Under the lock; the slab's memory must be held.
+    func slab(_ index: UInt32) -> Slab {
+        unsafe Slab(at: arena.base + Int(index) * SizeClass.slabSize)
     }
 
-    /// Any thread.
-    public func free(_ place: UInt64) {
-        let offset = Int(place >> Self.lengthBits) * SizeClass.step
-        let slab = UInt32(offset / SizeClass.slabSize)
-        state.withLock { state in
-            payload.subtract(Int(place & (1 << Self.lengthBits - 1)), ordering: .relaxed)
-            let sizeClass = unsafe Int(self.slab(slab).pointee.sizeClass)
-            let object = UInt16(offset % SizeClass.slabSize / SizeClass.size(of: sizeClass))
-            returnObject(object, slab, sizeClass, &state)
-        }
+    // MARK: Taking and freeing
+
+    /// A place for `length` bytes, 1 to a page; nil when the pool is full. Worker thread only.
+    public func take(length: Int) -> UInt64? {
+        let place = state.withLock { take(length, &$0) }
+        if place != nil || state.withLock({ $0.emptyCount }) == 0 { return place }
+        // Empty slabs may hold more memory than one of another class needs.
+        trim(keeping: 0)
+        return state.withLock { take(length, &$0) }
     }
 
-    /// Gives the memory of empty slabs back to the host. Worker thread.
-    public func trim() {
-        while true {
-            let slab: UInt32? = state.withLock { state in
-                state.emptyCount > Self.spareSlabs ? popEmpty(&state) : nil
-            }
-            guard let slab else { return }
-            // Nobody else knows the slab while it is on no list.
-            arena.release(
-                offset: Int(slab) * SizeClass.slabSize, length: SizeClass.slabSize)
-            state.withLock { state in state.released.insert(slab) }
-            heldSlabs.subtract(1, ordering: .relaxed)
-        }
+    private func take(_ length: Int, _ state: inout State) -> UInt64? {
+        let index = classes.index(for: length)
+        if let place = takeFromPartial(index, length, &state) { return place }
+        if let added = addSlab(index, &state) { return takeObject(added, index, length, &state) }
+        let emptying = state.lists[index * Self.listsPerClass + Self.emptyingList]
+        guard emptying != Slab.none else { return nil }
+        letStay(emptying, slab(emptying), &state)
+        return takeObject(emptying, index, length, &state)
     }
 
-    /// Host memory held, in bytes, waste included.
-    public var heldBytes: Int { heldSlabs.value * SizeClass.slabSize }
-    /// Compressed data held, in bytes.
-    public var payloadBytes: Int { payload.value }
-    /// Memory of the bookkeeping beside the slabs, in bytes.
-    public var metadataBytes: Int { state.withLock { $0.released.residentBytes } }
-
-    private func addSlab(_ sizeClass: Int, _ state: inout State) -> Bool {
-        let slab: UInt32
-        if let reused = popEmpty(&state) {
-            slab = reused
-        } else if let released = state.released.takeLowest() {
-            slab = released
-            heldSlabs.add(1, ordering: .relaxed)
-        } else {
-            guard (state.slabCount + 1) * SizeClass.slabSize <= arena.length else { return false }
-            slab = UInt32(state.slabCount)
-            state.slabCount += 1
-            heldSlabs.add(1, ordering: .relaxed)
+    /// From a slab that is partly full, the fullest first.
+    func takeFromPartial(_ index: Int, _ length: Int, _ state: inout State) -> UInt64? {
+        for list in (0..<Self.fullnessLists).reversed() {
+            let first = state.lists[index * Self.listsPerClass + list]
+            guard first != Slab.none else { continue }
+            if let place = takeObject(first, index, length, &state) { return place }
         }
-        unsafe self.slab(slab).initialize(to: Slab(sizeClass: UInt8(sizeClass)))
-        link(slab, sizeClass, &state)
+        return nil
+    }
+
+    /// Nil when that would hold more than may be held.
+    private func takeObject(
+        _ number: UInt32, _ index: Int, _ length: Int, _ state: inout State
+    ) -> UInt64? {
+        let slab = slab(number)
+        let object = slab.lowestFree
+        guard hold(slab, classes[index].offset(of: object), length, &state) else { return nil }
+        slab.take(object)
+        state.objects[index] += 1
+        payload.add(length, ordering: .relaxed)
+        if length == pageSize { rawPages.add(1, ordering: .relaxed) }
+        relist(number, slab, &state)
+        return Self.place(number, object, length)
+    }
+
+    /// Counts the pages of a slab that bytes of it lie in. False when they are too many.
+    private func hold(_ slab: Slab, _ offset: Int, _ length: Int, _ state: inout State) -> Bool {
+        let pages = Self.pages(offset..<offset + length)
+        let new = (pages & ~slab.heldPages).nonzeroBitCount
+        guard held.value + new + bookkeepingPages(slabs: state.slabCount) <= pagesMax else { return false }
+        slab.heldPages |= pages
+        held.add(new, ordering: .relaxed)
         return true
     }
 
+    /// A bit for each page of a slab that these bytes of it lie in.
+    static func pages(_ bytes: Range<Int>) -> UInt32 {
+        let first = UInt32(bytes.lowerBound / pageSize)
+        let last = UInt32((bytes.upperBound - 1) / pageSize)
+        return (~0 << first) & (~0 >> (UInt32(SizeClass.pagesPerSlab) - 1 - last))
+    }
+
+    /// Of two sets of slabs: the one here and that of `PoolCompaction`.
+    private func bookkeepingPages(slabs: Int) -> Int {
+        2 * ((slabs + SlabSet.slabsPerPage - 1) / SlabSet.slabsPerPage)
+    }
+
+    /// Any thread.
+    public func free(_ place: UInt64) { state.withLock { free(place, &$0) } }
+
+    func free(_ place: UInt64, _ state: inout State) {
+        let number = Self.slab(of: place)
+        let length = Self.length(of: place)
+        payload.subtract(length, ordering: .relaxed)
+        if length == pageSize { rawPages.subtract(1, ordering: .relaxed) }
+        let slab = slab(number)
+        slab.free(Self.object(of: place))
+        state.objects[slab.sizeClass] -= 1
+        if slab.used == 0 {
+            setEmpty(number, slab, &state)
+        } else if slab.list != Self.emptyingList {
+            relist(number, slab, &state)
+        }
+    }
+
+    // MARK: Slabs
+
+    /// A slab for a class, in no list; nil when that would hold more than may be held.
+    private func addSlab(_ index: Int, _ state: inout State) -> UInt32? {
+        let number: UInt32
+        var heldPages: UInt32 = 0
+        if let reused = popEmpty(&state) {
+            number = reused
+            heldPages = slab(reused).heldPages
+        } else {
+            // The bookkeeping's own page.
+            let slabs = state.slabCount + (state.released.count == 0 ? 1 : 0)
+            guard slabs * SizeClass.slabSize <= arena.length,
+                held.value + 1 + bookkeepingPages(slabs: slabs) <= pagesMax
+            else { return nil }
+            number = state.released.takeLowest() ?? UInt32(state.slabCount)
+            state.slabCount = max(state.slabCount, Int(number) + 1)
+            heldPages = 1
+            held.add(1, ordering: .relaxed)
+        }
+        let added = slab(number)
+        added.begin(index, objects: classes[index].count, heldPages: heldPages)
+        state.slabs[index] += 1
+        link(number, added, list: 0, &state)
+        return number
+    }
+
     private func popEmpty(_ state: inout State) -> UInt32? {
-        guard state.firstEmpty != Self.none else { return nil }
-        let slab = state.firstEmpty
-        state.firstEmpty = unsafe self.slab(slab).pointee.next
+        guard state.firstEmpty != Slab.none else { return nil }
+        let number = state.firstEmpty
+        state.firstEmpty = slab(number).next
         state.emptyCount -= 1
-        return slab
+        return number
     }
 
-    private func takeObject(_ index: UInt32, _ sizeClass: Int, _ state: inout State) -> UInt16 {
-        let slab = unsafe slab(index)
-        let object: UInt16
-        if unsafe slab.pointee.firstFree != .max {
-            object = unsafe slab.pointee.firstFree
-            unsafe slab.pointee.firstFree = freeLink(object, index, sizeClass).pointee
+    private func setEmpty(_ number: UInt32, _ slab: Slab, _ state: inout State) {
+        unlink(number, slab, &state)
+        state.slabs[slab.sizeClass] -= 1
+        slab.next = state.firstEmpty
+        state.firstEmpty = number
+        state.emptyCount += 1
+    }
+
+    /// None of the slab's objects is to move any more.
+    func letStay(_ number: UInt32, _ slab: Slab, _ state: inout State) {
+        slab.movingFrom = Slab.nothingMoves
+        relist(number, slab, &state)
+    }
+
+    /// Puts a slab that is not empty into the list that its fullness asks for.
+    private func relist(_ number: UInt32, _ slab: Slab, _ state: inout State) {
+        let count = classes[slab.sizeClass].count
+        let list = slab.used == count ? Self.noList : slab.used * Self.fullnessLists / count
+        guard list != slab.list else { return }
+        unlink(number, slab, &state)
+        link(number, slab, list: list, &state)
+    }
+
+    func link(_ number: UInt32, _ slab: Slab, list: Int, _ state: inout State) {
+        slab.list = list
+        guard list != Self.noList else { return }
+        let head = slab.sizeClass * Self.listsPerClass + list
+        slab.next = state.lists[head]
+        slab.previous = Slab.none
+        if slab.next != Slab.none { self.slab(slab.next).previous = number }
+        state.lists[head] = number
+    }
+
+    func unlink(_ number: UInt32, _ slab: Slab, _ state: inout State) {
+        guard slab.list != Self.noList else { return }
+        if slab.next != Slab.none { self.slab(slab.next).previous = slab.previous }
+        if slab.previous == Slab.none {
+            state.lists[slab.sizeClass * Self.listsPerClass + slab.list] = slab.next
         } else {
-            object = unsafe slab.pointee.high
-            unsafe slab.pointee.high += 1
+            self.slab(slab.previous).next = slab.next
         }
-        unsafe slab.pointee.used += 1
-        if unsafe Int(slab.pointee.used) == SizeClass.objectsPerSlab(sizeClass) {
-            unlink(index, sizeClass, &state)
-        }
-        return object
+        slab.list = Self.noList
     }
 
-    private func returnObject(
-        _ object: UInt16, _ index: UInt32, _ sizeClass: Int, _ state: inout State
-    ) {
-        let slab = unsafe slab(index)
-        unsafe freeLink(object, index, sizeClass).pointee = slab.pointee.firstFree
-        unsafe slab.pointee.firstFree = object
-        let wasFull = unsafe Int(slab.pointee.used) == SizeClass.objectsPerSlab(sizeClass)
-        unsafe slab.pointee.used -= 1
-        if unsafe slab.pointee.used == 0 {
-            if !wasFull { unlink(index, sizeClass, &state) }
-            unsafe slab.pointee.next = state.firstEmpty
-            state.firstEmpty = index
-            state.emptyCount += 1
-        } else if wasFull {
-            link(index, sizeClass, &state)
+    // MARK: Giving back
+
+    /// Gives the memory of empty slabs back to the host. Worker thread only.
+    public func trim() { trim(keeping: Self.spareSlabs) }
+
+    private func trim(keeping spare: Int) {
+        while true {
+            let found: (number: UInt32, pages: Int)? = state.withLock { state in
+                guard state.emptyCount > spare, let number = popEmpty(&state) else { return nil }
+                return (number, slab(number).heldPages.nonzeroBitCount)
+            }
+            guard let (number, pages) = found else { return }
+            // Nobody else knows the slab while it is in no list.
+            arena.release(offset: Int(number) * SizeClass.slabSize, length: SizeClass.slabSize)
+            state.withLock { state in state.released.insert(number) }
+            held.subtract(pages, ordering: .relaxed)
         }
     }
 
-    /// A free object's first bytes hold the number of the next free one.
-    private func freeLink(
-        _ object: UInt16, _ slab: UInt32, _ sizeClass: Int
-    ) -> UnsafeMutablePointer<UInt16> {
-        let offset = Int(slab) * SizeClass.slabSize + Int(object) * SizeClass.size(of: sizeClass)
-        return unsafe (arena.base + offset).assumingMemoryBound(to: UInt16.self)
-    }
-
-    private func link(_ index: UInt32, _ sizeClass: Int, _ state: inout State) {
-        let head = state.partial[sizeClass]
-        unsafe slab(index).pointee.next = head
-        unsafe slab(index).pointee.previous = Self.none
-        if head != Self.none { unsafe slab(head).pointee.previous = index }
-        state.partial[sizeClass] = index
-    }
-
-    private func unlink(_ index: UInt32, _ sizeClass: Int, _ state: inout State) {
-        let next = unsafe slab(index).pointee.next
-        let previous = unsafe slab(index).pointee.previous
-        if next != Self.none { unsafe slab(next).pointee.previous = previous }
-        if previous == Self.none {
-            state.partial[sizeClass] = next
-        } else {
-            unsafe slab(previous).pointee.next = next
+    /// Gives pages of a slab back that hold nothing. Worker thread only: it alone could take
+    /// an object there meanwhile.
+    func trimPages(ofSlab number: UInt32) {
+        let blank: UInt32 = state.withLock { state in
+            let slab = slab(number)
+            let sizeClass = classes[slab.sizeClass]
+            var used: UInt32 = 1
+            for object in 0..<sizeClass.count where slab.isTaken(object) {
+                let offset = sizeClass.offset(of: object)
+                used |= Self.pages(offset..<offset + sizeClass.size)
+            }
+            return slab.heldPages & ~used
         }
+        var rest = blank
+        while rest != 0 {
+            let first = rest.trailingZeroBitCount
+            let count = (~(rest >> UInt32(first))).trailingZeroBitCount
+            arena.release(
+                offset: Int(number) * SizeClass.slabSize + first * pageSize, length: count * pageSize)
+            rest &= ~Self.pages(first * pageSize..<(first + count) * pageSize)
+        }
+        state.withLock { _ in
+            let slab = slab(number)
+            slab.heldPages &= ~blank
+        }
+        held.subtract(blank.nonzeroBitCount, ordering: .relaxed)
+    }
+
+    /// Held by empty slabs, in bytes. Soon after `trim`, or they are many.
+    func emptyBytes(_ state: borrowing State) -> Int {
+        var pages = 0
+        var number = state.firstEmpty
+        while number != Slab.none {
+            pages += slab(number).heldPages.nonzeroBitCount
+            number = slab(number).next
+        }
+        return pages * pageSize
+    }
+
+    // MARK: Figures
+
+    /// Host memory held, in bytes, waste included.
+    public var heldBytes: Int { held.value * pageSize }
+    /// Compressed data held, in bytes.
+    public var payloadBytes: Int { payload.value }
+    /// Objects that are pages as they were.
+    public var rawPageCount: Int { rawPages.value }
+    /// Memory of the bookkeeping beside the slabs, in bytes.
+    public var metadataBytes: Int { state.withLock { $0.released.residentBytes } }
+    /// What the kernel says that is held, in bytes: for tests, since it asks for each page.
+    public var residentBytes: Int {
+        let slabs = state.withLock { $0.slabCount }
+        return arena.residentBytes(below: slabs * SizeClass.slabSize)
     }
 }

@@ -1,17 +1,49 @@
-import CCodec
 import Kernel
 
-/// Pages compressed with LZ4 into this process's own memory.
+/// What becomes of pages that compression does not make smaller.
+public enum IncompressiblePages: Sendable {
+    /// They are refused: whoever asks next may take them.
+    case refuse
+    /// They are kept as they are.
+    case keepRaw
+}
+
+/// How a compressed store is wanted.
+public struct CompressedStoreOptions: Equatable, Sendable {
+    public var compression = Compression.lz4
+    public var incompressible = IncompressiblePages.refuse
+    /// Bytes of host memory; nil for no ceiling.
+    public var bytesMax: Int?
+
+    /// Room for a slab or two of each size class. Bytes.
+    public static let bytesMin = 16 << 20
+
+    public init(
+        compression: Compression = .lz4, incompressible: IncompressiblePages = .refuse,
+        bytesMax: Int? = nil
+    ) {
+        self.compression = compression
+        self.incompressible = incompressible
+        self.bytesMax = bytesMax
+    }
+}
+
+/// Compressed pages in this process's own memory.
 public final class CompressedStore: PageStore, @unchecked Sendable {
+    public let options: CompressedStoreOptions
     public let pool: CompressedPool
-    /// Working memory of the one compressing thread.
-    private let codecState: Mapping
+    /// Worker thread only.
+    public let compaction: PoolCompaction
+    private let compressor: Compressor
+    private let decompressor: Decompressor
     private let scratch: Mapping
 
-    /// A store of at most `capacity` bytes of host memory.
-    public init(capacity: Int) throws(Errno) {
-        pool = try CompressedPool(capacity: capacity)
-        codecState = try Mapping(length: roundUp(Int(ccodec_lz4_state_size()), to: pageSize))
+    public init(_ options: CompressedStoreOptions = CompressedStoreOptions()) throws(Errno) {
+        self.options = options
+        pool = try CompressedPool(bytesMax: options.bytesMax ?? .max)
+        compaction = try PoolCompaction(of: pool)
+        compressor = try Compressor(options.compression)
+        decompressor = try Decompressor(options.compression)
         scratch = try Mapping(length: pageSize)
     }
 
@@ -24,24 +56,30 @@ public final class CompressedStore: PageStore, @unchecked Sendable {
     }
 
     private func put(_ page: UnsafeRawPointer) -> PutOutcome {
-        let length = unsafe Int(
-            ccodec_lz4_compress(
-                codecState.base, page, Int32(pageSize), scratch.base, Int32(SizeClass.largest)))
-        if length == 0 { return .refused(.incompressible) }
-        guard let place = pool.allocate(length: length) else { return .refused(.full) }
-        unsafe pool.data(place).copyMemory(
-            from: UnsafeRawBufferPointer(start: scratch.base, count: length))
+        let length = unsafe compressor.compress(page, into: scratch.base, room: SizeClass.largest)
+        if length == 0 {
+            guard options.incompressible == .keepRaw else { return .refused(.incompressible) }
+            return unsafe keep(UnsafeRawBufferPointer(start: page, count: pageSize))
+        }
+        return unsafe keep(UnsafeRawBufferPointer(start: scratch.base, count: length))
+    }
+
+    private func keep(_ data: UnsafeRawBufferPointer) -> PutOutcome {
+        guard let place = pool.take(length: data.count) else { return .refused(.full) }
+        unsafe pool.data(place).copyMemory(from: data)
         return .stored(place: place)
     }
 
     public func get(
         _ place: UInt64, _ identity: PageIdentity, into buffer: FetchBuffer, token: UInt64
     ) -> GetOutcome {
-        let data = unsafe pool.data(place)
-        let answer = unsafe ccodec_lz4_decompress(
-            data.baseAddress, Int32(data.count), buffer.page, Int32(pageSize))
+        let data = unsafe UnsafeRawBufferPointer(pool.data(place))
+        if data.count == pageSize {
+            unsafe buffer.page.copyMemory(from: data.baseAddress!, byteCount: pageSize)
+            return .ready
+        }
         // The pool is our own memory: data that do not decompress were overwritten.
-        return answer == 0 ? .ready : .failed(.inputOutput)
+        return unsafe decompressor.decompress(data, into: buffer.page) ? .ready : .failed(.inputOutput)
     }
 
     public func finish(
@@ -50,4 +88,7 @@ public final class CompressedStore: PageStore, @unchecked Sendable {
 
     public func drop(_ place: UInt64) { pool.free(place) }
     public func trim() { pool.trim() }
+
+    /// Memory of the bookkeeping beside the slabs, in bytes. Worker thread only.
+    var metadataBytes: Int { pool.metadataBytes + compaction.metadataBytes }
 }

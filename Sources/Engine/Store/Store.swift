@@ -154,7 +154,7 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
     public var metadataBytes: Int {
         tiers.reduce(0) { sum, tier in
             switch tier {
-            case .compressed(let store): sum + store.pool.metadataBytes
+            case .compressed(let store): sum + store.metadataBytes
             case .log(let store): sum + store.metadataBytes
             }
         }

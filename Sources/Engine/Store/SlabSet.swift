@@ -1,14 +1,17 @@
 import Kernel
 
-/// Which slabs of a pool gave their memory back: a bit each, in memory that is used only
-/// where a bit was ever set. The lowest is taken first, so that a pool stays near its
-/// beginning and the kernel's own page tables for the rest stay few.
-@safe struct ReleasedSlabs: ~Copyable {
+/// Some of a pool's slabs: a bit each, in memory that is used only where a bit was ever
+/// set. The lowest is taken first, so that a pool stays near its beginning and the kernel's
+/// own page tables for the rest stay few.
+@safe struct SlabSet: ~Copyable {
     private let mapping: Mapping
     private let words: UnsafeMutablePointer<UInt64>
-    private var count = 0
+    private(set) var count = 0
     /// No bit is set in the words below.
     private var lowestWord = 0
+
+    /// Slabs whose bits share one page of memory.
+    static let slabsPerPage = pageSize * 8
 
     init(capacity: Int) throws(Errno) {
         mapping = try Mapping(length: roundUp((capacity + 63) / 64 * 8, to: pageSize))
@@ -17,11 +20,15 @@ import Kernel
 
     mutating func insert(_ slab: UInt32) {
         let word = Int(slab / 64)
-        let bit: UInt64 = 1 << UInt64(slab % 64)
-        precondition(unsafe words[word] & bit == 0, "a slab was released twice")
-        unsafe words[word] |= bit
+        precondition(!contains(slab), "a slab was put into a set twice")
+        unsafe words[word] |= 1 << UInt64(slab % 64)
         count += 1
         lowestWord = min(lowestWord, word)
+    }
+
+    @inline(__always)
+    func contains(_ slab: UInt32) -> Bool {
+        unsafe words[Int(slab / 64)] >> UInt64(slab % 64) & 1 != 0
     }
 
     mutating func takeLowest() -> UInt32? {
