@@ -144,6 +144,14 @@ final class CompressedPages {
         }
     }
 
+    /// Copies a page's compressed data.
+    func copy(_ page: Int, to target: UnsafeMutableRawPointer) {
+        let bytes = Int(offsets[page])..<Int(offsets[page + 1])
+        data.withUnsafeBytes {
+            target.copyMemory(from: $0.baseAddress! + bytes.lowerBound, byteCount: bytes.count)
+        }
+    }
+
     /// LZ4 decompression alone.
     func decompress(_ order: ArraySlice<UInt32>) {
         data.withUnsafeBytes { data in

@@ -21,6 +21,14 @@ final class PagerRig {
             PagerOptions(tracker: .none, store: store, readErrorAction: .stop, limit: 0, idleAge: 0))
     }
 
+    /// `compaction`: of the pager's own worker.
+    convenience init(_ guest: Guest, compaction: CompactionLimits) throws {
+        var options = PagerOptions(
+            tracker: .none, store: .compressed, readErrorAction: .stop, limit: 0, idleAge: 0)
+        options.compaction = compaction
+        try self.init(guest, options)
+    }
+
     /// With an idle age the pager's own worker evicts; without, it does nothing at all.
     convenience init(_ guest: Guest, _ cell: GuardCell, idleAge: UInt64 = 0) throws {
         var options = PagerOptions(

@@ -53,6 +53,9 @@ for cell in GuardCell.all(try KernelFeatures.probe()) {
 for cell in Tracking.Cell.all(try KernelFeatures.probe()) {
     try measure(cell.name) { try Tracking(bench: bench, cell: cell).run() }
 }
+try measure("pool/waste") { try Pool(bench: bench).runWaste() }
+try measure("pool/compaction") { try Pool(bench: bench).runCompaction() }
+try measure("cpu-per-page") { try Pool(bench: bench).runCodecs() }
 try measure("policy/stall-budget") { try StallBudget(bench: bench).run() }
 try measure("costs") { try Costs(bench: bench).run() }
 
