@@ -12,24 +12,28 @@ extension LogStore {
     /// Whether segments must be emptied before `pages` more are put, for all that is known of
     /// what they come to.
     func lacksRoom(for pages: Int) -> Bool {
-        segments.collect()
-        return writer.room(sparing: spared, longest: coder.wholeSectors) < pages * coder.wholeSectors
+        writing.withLock { _ in
+            segments.collect()
+            return writer.room(sparing: spared, longest: coder.wholeSectors) < pages * coder.wholeSectors
+        }
     }
 
     /// Whether free segments have become few. `isGoingOn`: once begun, it is worth going on for
     /// some more, so that it need not begin again at once.
     func runsLow(isGoingOn: Bool) -> Bool {
-        segments.collect()
+        writing.withLock { _ in segments.collect() }
         return segments.freeCount < spared + max(1, segments.count / (isGoingOn ? 16 : 32))
     }
 
     /// Chooses segments to empty. False when none is worth it.
     func chooseVictims() -> Bool {
-        segments.collect()
-        // At most seven sectors are written anew for one that comes free.
-        let limit = segments.sectorsPerSegment * 7 / 8
-        let room = writer.room(sparing: 0, longest: coder.wholeSectors)
-        return segments.chooseVictims(room: room * 7 / 8, limit: limit, most: max(2, segments.count / 8)) > 0
+        writing.withLock { _ in
+            segments.collect()
+            // At most seven sectors are written anew for one that comes free.
+            let limit = segments.sectorsPerSegment * 7 / 8
+            let room = writer.room(sparing: 0, longest: coder.wholeSectors) * 7 / 8
+            return segments.chooseVictims(room: room, limit: limit, most: max(2, segments.count / 8)) > 0
+        }
     }
 
     func isVictim(_ place: UInt64) -> Bool { segments.isVictim(LogPlace(place).sector) }
@@ -37,16 +41,18 @@ extension LogStore {
     /// Writes objects anew, at most `relocationsMax`, and says where each is then; they stay
     /// where they were, too. `failed(.badMessage)`: it could not be read.
     func relocate(_ relocations: inout [Relocation]) {
-        let before = writer.bytesWritten
-        writer.forgetFailures()
-        readBack(&relocations)
-        for index in relocations.indices {
-            guard case .stored = relocations[index].outcome else { continue }
-            relocations[index].outcome = rewrite(relocations[index], index)
+        writing.withLock { _ in
+            let before = writer.bytesWritten
+            writer.forgetFailures()
+            readBack(&relocations)
+            for index in relocations.indices {
+                guard case .stored = relocations[index].outcome else { continue }
+                relocations[index].outcome = rewrite(relocations[index], index)
+            }
+            writer.flush()
+            for index in relocations.indices { settle(&relocations[index].outcome) }
+            rewrittenBytes.add(writer.bytesWritten - before, ordering: .relaxed)
         }
-        writer.flush()
-        for index in relocations.indices { settle(&relocations[index].outcome) }
-        rewrittenBytes.add(writer.bytesWritten - before, ordering: .relaxed)
     }
 
     private func memory(_ index: Int) -> UnsafeMutableRawPointer {
@@ -95,11 +101,13 @@ extension LogStore {
     }
 
     /// What is at `place` cannot be moved.
-    func spoil(_ place: UInt64) { segments.spoil(LogPlace(place).sector) }
+    func spoil(_ place: UInt64) { writing.withLock { _ in segments.spoil(LogPlace(place).sector) } }
 
     /// All that was to be moved has been, or stays.
     func endCompaction() {
-        segments.clearVictims()
-        readBuffer.release(offset: 0, length: readBuffer.length)
+        writing.withLock { _ in
+            segments.clearVictims()
+            readBuffer.release(offset: 0, length: readBuffer.length)
+        }
     }
 }

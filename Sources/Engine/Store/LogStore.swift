@@ -14,6 +14,9 @@ public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable
     let readBuffer: Mapping
     /// The device frees what is discarded.
     private var discards = true
+    /// Held by whoever opens, fills, closes, chooses or discards segments: the worker, and in
+    /// tests whoever evicts beside it.
+    let writing = Lock(())
 
     /// Bytes written to the device for pages that were put, and those to empty segments.
     public let writtenBytes = Atomic<UInt64>(0)
@@ -21,6 +24,8 @@ public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable
 
     /// Free segments that hold old contents still, kept for the next to be opened.
     private static var sparesMax: Int { 4 }
+    /// Segments that one `trim` discards: each may take its time.
+    private static var discardsMax: Int { 256 }
     /// Objects that are relocated at once.
     static var relocationsMax: Int { 64 }
     /// Bytes for one of them: two blocks at most.
@@ -60,12 +65,14 @@ public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable
     public func put(
         _ pages: UnsafeBufferPointer<PagePut>, outcomes: UnsafeMutableBufferPointer<PutOutcome>
     ) {
-        let before = writer.bytesWritten
-        writer.forgetFailures()
-        for index in pages.indices { unsafe outcomes[index] = append(pages[index]) }
-        writer.flush()
-        for index in pages.indices { unsafe settle(&outcomes[index]) }
-        writtenBytes.add(writer.bytesWritten - before, ordering: .relaxed)
+        writing.withLock { _ in
+            let before = writer.bytesWritten
+            writer.forgetFailures()
+            for index in pages.indices { unsafe outcomes[index] = append(pages[index]) }
+            writer.flush()
+            for index in pages.indices { unsafe settle(&outcomes[index]) }
+            writtenBytes.add(writer.bytesWritten - before, ordering: .relaxed)
+        }
     }
 
     private func append(_ page: PagePut) -> PutOutcome {
@@ -140,15 +147,22 @@ public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable
 
     /// Free segments are discarded but for a few.
     public func trim() {
-        segments.collect()
-        writer.trim()
-        while discards, let segment = segments.takeToDiscard(keeping: Self.sparesMax) {
-            let length = segments.sectorsPerSegment * SegmentMap.sectorSize
-            let errno = device.discard(offset: UInt64(segment) * UInt64(length), length: UInt64(length))
-            segments.discarded(segment)
-            // It costs nothing but the device's space; other errors are of this moment.
-            if errno == .notSupported { discards = false }
+        writing.withLock { _ in
+            segments.collect()
+            writer.trim()
+            for _ in 0..<Self.discardsMax where discards {
+                guard let segment = segments.takeToDiscard(keeping: Self.sparesMax) else { return }
+                discard(segment)
+            }
         }
+    }
+
+    private func discard(_ segment: UInt32) {
+        let length = UInt64(segments.sectorsPerSegment * SegmentMap.sectorSize)
+        let errno = device.discard(offset: UInt64(segment) * length, length: length)
+        segments.discarded(segment)
+        // It costs nothing but the device's space; other errors are of this moment.
+        if errno == .notSupported { discards = false }
     }
 
     // MARK: Copies
