@@ -15,6 +15,10 @@ public final class Counters: Sendable {
     public let remaps = Atomic<UInt64>(0)
     /// Pages that were only protected: an access waited until that was lifted.
     public let lifts = Atomic<UInt64>(0)
+    /// Accesses that waited for a page in the worker's hands, and for how long at most, in
+    /// nanoseconds: `FaultTimes` knows only what the fault thread served.
+    public let heldUpAccesses = Atomic<UInt64>(0)
+    public let heldUpTime = Atomic<UInt64>(0)
     public let duplicateFaults = Atomic<UInt64>(0)
     public let evictions = Atomic<UInt64>(0)
     /// Of those, pages for which nothing was written: the store still had them.

@@ -166,6 +166,8 @@ public protocol KernelPort: AnyObject, Sendable {
 
     /// Monotonic nanoseconds.
     func now() -> UInt64
+    /// CPU time that the calling thread has used, in nanoseconds.
+    func threadTime() -> UInt64
     /// Lets another thread run; called while waiting for one that is inside a short call.
     func pause()
     /// Where another thread might get in between; only the simulation does anything here.

@@ -223,6 +223,7 @@ extension LinuxKernel: KernelPort {
     }
 
     public func now() -> UInt64 { clinux_now() }
+    public func threadTime() -> UInt64 { clinux_thread_time() }
     public func pause() { clinux_yield() }
     @inlinable public func interleave() {}
 }

@@ -116,6 +116,86 @@ struct PassIntervalTests {
     func observing() {
         #expect(PassInterval.nanoseconds(idleAge: 0, limited: false) == second)
     }
+
+    @Test("follows what passes cost under a stall budget, up to half a minute")
+    func affordable() {
+        func interval(_ affordable: UInt64) -> UInt64 {
+            PassInterval.nanoseconds(idleAge: 0, limited: false, affordable: affordable)
+        }
+        #expect(interval(0) == second)
+        #expect(interval(7 * second) == 7 * second)
+        #expect(interval(3600 * second) == 30 * second)
+    }
+
+    @Test("is as short as an idle age and a limit want it, whatever passes cost")
+    func wanted() {
+        #expect(
+            PassInterval.nanoseconds(idleAge: 8 * second, limited: false, affordable: 9 * second) == second)
+        #expect(
+            PassInterval.nanoseconds(idleAge: 0, limited: true, affordable: 9 * second) == second / 2)
+    }
+}
+
+@Suite("What passes cost")
+struct PassCostTests {
+    private let millisecond: UInt64 = 1_000_000
+
+    private func interval(
+        cpu: UInt64, touched: Int, wait: Double = 20_000, budget: Double = 0.005, vcpus: Int = 1
+    ) -> UInt64 {
+        var cost = PassCost()
+        for _ in 0..<64 { cost.note(cpu: cpu, touchedPages: touched, wait: wait) }
+        return cost.affordableInterval(budget: budget, vcpus: vcpus)
+    }
+
+    private func isNear(_ actual: UInt64, _ expected: UInt64) -> Bool {
+        actual > expected / 100 * 99 && actual < expected / 100 * 101
+    }
+
+    @Test("the worker has a hundredth of a CPU for them")
+    func worker() {
+        #expect(isNear(interval(cpu: 30 * millisecond, touched: 0), 3000 * millisecond))
+    }
+
+    @Test("light faults take half of the budget at most, of all vCPUs together")
+    func guest() {
+        // 10,000 light faults of 1 µs.
+        #expect(isNear(interval(cpu: 0, touched: 10_000), 4000 * millisecond))
+        #expect(isNear(interval(cpu: 0, touched: 10_000, vcpus: 4), 1000 * millisecond))
+        #expect(isNear(interval(cpu: 0, touched: 10_000, wait: 100_000), 20_000 * millisecond))
+        #expect(isNear(interval(cpu: 0, touched: 10_000, budget: 0.02), 1000 * millisecond))
+    }
+
+    @Test("settles, where a longer interval finds more touched", arguments: [0.0, 0.3, 0.7, 1.0])
+    func settles(growth: Double) {
+        // Distinct pages touched grow with time, less than in proportion.
+        var cost = PassCost()
+        var interval: UInt64 = 0
+        var intervals: [UInt64] = []
+        for _ in 0..<200 {
+            let affordable = cost.affordableInterval(budget: 0.005, vcpus: 1)
+            interval = PassInterval.nanoseconds(idleAge: 0, limited: false, affordable: affordable)
+            intervals.append(interval)
+            var touched = 8000.0
+            // touched × seconds^growth, without a power function: exact at 0 and 1.
+            let seconds = Double(interval) / 1e9
+            touched *= 1 + growth * (seconds - 1)
+            cost.note(cpu: 0, touchedPages: Int(touched), wait: 20_000)
+        }
+        let last = intervals.suffix(50)
+        #expect(last.max()! - last.min()! <= last.max()! / 20, "\(last)")
+        if growth == 1 { #expect(last.last == 30_000_000_000) }
+    }
+
+    @Test("one dear pass does not set the pace for long")
+    func outlier() {
+        var cost = PassCost()
+        for _ in 0..<10 { cost.note(cpu: millisecond, touchedPages: 0, wait: 20_000) }
+        cost.note(cpu: 300 * millisecond, touchedPages: 0, wait: 20_000)
+        #expect(cost.affordableInterval(budget: 0.005, vcpus: 1) > 10_000 * millisecond)
+        for _ in 0..<8 { cost.note(cpu: millisecond, touchedPages: 0, wait: 20_000) }
+        #expect(cost.affordableInterval(budget: 0.005, vcpus: 1) < 250 * millisecond)
+    }
 }
 
 @Suite("A choice of pages")

@@ -168,6 +168,8 @@ public final class SimulatedKernel: KernelPort, @unchecked Sendable {
     // MARK: Time
 
     public func now() -> UInt64 { scheduler.now }
+    /// Every thread is as busy as the others.
+    public func threadTime() -> UInt64 { scheduler.now / 64 }
     public func pause() { scheduler.yield() }
     public func interleave() { scheduler.step() }
 }

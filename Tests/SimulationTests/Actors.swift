@@ -81,8 +81,9 @@ extension World {
         while !isEnding {
             // Woken for the limit, it evicts by the ages it has, or looks anew.
             let relieves = wasWoken && scheduler.random.next() % 2 == 0
-            let evicted = relieves ? worker.relieve() : worker.round()
-            scheduler.trace.note("worker", relieves ? "relieve" : "round", evicted)
+            let adjusts = !wasWoken && scheduler.random.next() % 4 == 0
+            let evicted = relieves ? worker.relieve() : adjusts ? worker.adjust() : worker.round()
+            scheduler.trace.note("worker", relieves ? "relieve" : adjusts ? "adjust" : "round", evicted)
             compactRecklessly()
             isWorkerResting = true
             if evicted == 0 { sleep(10_000_000) }

@@ -84,12 +84,14 @@ extension World {
         return pte.state != .absent && pte.version == block.space[page].version
     }
 
-    /// A page may not leave younger than the idle age, when age is all that evicts.
+    /// A page may not leave younger than the idle age, or than the stall budget takes pages,
+    /// when there is no limit.
     func checkIdle(_ space: Space, _ page: Int) {
         guard plan.tracking, plan.limit == 0 else { return }
         if space === block.space, coldByWord.contains(page) { return }
         let idle = space[page].scannedAt - min(space[page].idleSince, space[page].scannedAt)
-        if idle < plan.idleAge { scheduler.fail("page \(page) leaves after \(idle) ns") }
+        let least = plan.idleAge == 0 ? Worker<SimulatedKernel>.surplusAgeMin : plan.idleAge
+        if idle < least { scheduler.fail("page \(page) leaves after \(idle) ns") }
     }
 
     /// What hotness says of a page may not be more than the simulated kernel saw, and what is

@@ -31,6 +31,8 @@ struct Plan {
     var limit: UInt64
     /// Nanoseconds.
     var idleAge: UInt64
+    /// Millionths.
+    var stallBudget: UInt64
     /// How often, per mille, a pass comes before its time.
     var earlyPasses: Int
     var contents: PageContents
@@ -117,5 +119,7 @@ struct Plan {
         compaction.pagesPerStep = random.pick([16, 300, 10_000])
         compaction.movesPerStep = random.pick([1, 8, 10_000])
         compaction.pagesPerLock = random.pick([1, 16, 512])
+        stallBudget = random.chance(250) ? Settings.stallBudgetMax : 0
+        if stallBudget > 0, limit == 0, random.chance(700) { idleAge = 0 }
     }
 }

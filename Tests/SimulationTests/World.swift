@@ -102,6 +102,7 @@ final class World: @unchecked Sendable {
                 slots: slots, blockSize: plan.blockSize, detectsDamage: plan.isSealed, kernel: kernel)
         }
         settings = Settings(unchecked: plan.limit, idleAge: plan.idleAge)
+        try settings.setStallBudget(millionths: plan.stallBudget)
         block = try Block(
             name: "ram", pageCount: plan.pageCount, leadingPages: plan.leadingPages,
             isShared: plan.isShared, plan.guardChoice, &scheduler.random)

@@ -116,6 +116,8 @@ int64_t clinux_trim_blank(void *address, uint64_t length);
 /* ---- thread.c ---- */
 
 uint64_t clinux_now(void);
+/* CPU time of the calling thread, nanoseconds. */
+uint64_t clinux_thread_time(void);
 void clinux_yield(void);
 void clinux_sleep(uint64_t nanoseconds);
 int clinux_close(int fd);

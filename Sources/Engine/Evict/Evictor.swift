@@ -8,6 +8,8 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
     var health = StoreHealth()
     private let batch: EvictionBatch
     let compaction = Compaction()
+    /// When pages of the batch were first claimed: since then accesses to them wait.
+    private var claimedAt: UInt64 = 0
 
     /// Tries of a MOVE that answers EAGAIN without progress, before its pages stay.
     private static var movesMax: Int { 100 }
@@ -74,6 +76,7 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
 
     private func claim(_ region: Region, _ candidates: ArraySlice<Int>, evenTouched: Bool) {
         let current = pager.currentStamp.load(ordering: .relaxed)
+        claimedAt = pager.kernel.now()
         for page in candidates {
             let entry = region.table[page]
             guard entry.state == .resident else { continue }
@@ -130,6 +133,7 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
             return
         }
         // An access came meanwhile; the fault server left the rescue to us.
+        defer { noteHeldUp() }
         let wanted = region.table[page]
         precondition(wanted.state == .wanted, "a leaving page was taken by another thread")
         let staged = wanted.becoming(.staged)
@@ -159,9 +163,16 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
             region.ages[page] = pager.currentStamp.load(ordering: .relaxed)
             if entry.state == .wanted {
                 pager.kernel.wake(start: region.address(of: page), length: UInt64(pageSize))
+                noteHeldUp()
             }
             return
         }
+    }
+
+    /// An access waited since some time after the claim: no longer than since then.
+    private func noteHeldUp() {
+        pager.counters.heldUpAccesses.increment()
+        pager.counters.heldUpTime.increment(by: pager.kernel.now() &- claimedAt)
     }
 
     /// Puts what is staged into the store; the pages themselves stay as they are, and an

@@ -11,8 +11,9 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     /// the same pages.
     private var cursor = 0
     private var controller = StallController()
-    /// Time spent waiting for pages, and the time, when the controller last looked.
-    private var stallBefore: UInt64 = 0
+    private var passCost = PassCost()
+    /// What had been waited for pages, and the time, when the controller last looked.
+    private var waitedBefore: (time: UInt64, count: UInt64) = (0, 0)
     private var roundBefore: UInt64 = 0
     private var compactor: Compactor<Port>
 
@@ -26,8 +27,12 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
 
     /// Nanoseconds until the next pass is due.
     public var interval: UInt64 {
-        PassInterval.nanoseconds(
-            idleAge: pager.settings.idleAge, limited: pager.settings.limit != 0)
+        let settings = pager.settings
+        let budget = settings.stallBudget
+        return PassInterval.nanoseconds(
+            idleAge: settings.idleAge, limited: settings.limit != 0,
+            affordable: budget == 0
+                ? 0 : passCost.affordableInterval(budget: budget, vcpus: settings.vcpuCount))
     }
 
     /// What is due, by the mode in force. Returns the pages that left or came back.
@@ -42,7 +47,13 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     /// One pass: looks at guest memory, then evicts. Returns the pages evicted.
     public func pass() -> Int {
         pager.limitPassed.store(false, ordering: .relaxed)
-        pager.holdingPassLock { tracker.pass(lookAge: lookAge) }
+        pager.holdingPassLock {
+            let before = pager.kernel.threadTime()
+            tracker.pass(lookAge: lookAge)
+            passCost.note(
+                cpu: pager.kernel.threadTime() &- before,
+                touchedPages: pager.counters.touchedPages.value, wait: controller.usualWait)
+        }
         let evicted = evict(surplus: surplus())
         compact()
         tidyUp()
@@ -74,27 +85,48 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         pager.store.trim()
     }
 
+    /// Between passes, every second or so: goes on evicting under the stall budget, when
+    /// passes are further apart. Looks again where it evicts. Returns the pages evicted.
+    public func adjust() -> Int {
+        guard pager.settings.mode == .active, pager.settings.stallBudget > 0 else { return 0 }
+        let surplus = surplus()
+        guard surplus > 0 else { return 0 }
+        pager.holdingPassLock { tracker.recount() }
+        return evict(surplus: surplus, lookingAgain: true)
+    }
+
     /// Pages to evict because the guest would hardly notice.
     private func surplus() -> Int {
         let now = pager.kernel.now()
-        let stall = pager.faultTimes.total.value
-        defer { (stallBefore, roundBefore) = (stall, now) }
+        let waited = waited()
+        defer { (waitedBefore, roundBefore) = (waited, now) }
         let budget = pager.settings.stallBudget
         guard budget > 0, roundBefore > 0, now > roundBefore else { return 0 }
         let reading = StallController.Reading(
-            stall: stall &- stallBefore, elapsed: now - roundBefore, vcpus: pager.settings.vcpuCount,
+            stall: waited.time &- waitedBefore.time, waits: waited.count &- waitedBefore.count,
+            elapsed: now - roundBefore, vcpus: pager.settings.vcpuCount,
             residentPages: pager.counters.residentPages.value)
         return controller.round(reading, budget: budget)
     }
 
-    private func evict(surplus: Int) -> Int {
+    /// What accesses have waited for us, in nanoseconds, and how many did: those that the
+    /// fault thread served, lifts of protection among them, and those that the worker held up.
+    private func waited() -> (time: UInt64, count: UInt64) {
+        (
+            pager.faultTimes.total.value &+ pager.counters.heldUpTime.value,
+            pager.faultTimes.served.value &+ pager.counters.heldUpAccesses.value
+        )
+    }
+
+    /// `lookingAgain`: some time has gone by since the last pass.
+    private func evict(surplus: Int, lookingAgain: Bool = false) -> Int {
         let (plan, era) = pager.holdingPassLock {
             (EvictionPlan(for: demand(surplus: surplus)), tracker.era)
         }
         guard pager.settings.mode == .active, !plan.evictsNothing,
             evictor.health.mayTry(at: pager.kernel.now())
         else { return 0 }
-        return evict(plan, era)
+        return evict(plan, era, lookingAgain)
     }
 
     /// How long a huge page stays warm before its pages are looked at one by one: as
@@ -111,7 +143,7 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     /// Nanoseconds.
     private static var lookAgeUnderLimit: UInt64 { 2_000_000_000 }
     /// What was in use this short ago is not cold, however idle the rest is. Nanoseconds.
-    private static var surplusAgeMin: UInt64 { 4_000_000_000 }
+    public static var surplusAgeMin: UInt64 { 4_000_000_000 }
 
     func dropCopies() {
         pager.holdingPassLock { pager.dropAllCopies() }
@@ -145,21 +177,22 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
             bytesFreedPerPage: max(pageSize - costPerPage, pageSize / 16))
     }
 
-    private func evict(_ plan: EvictionPlan, _ era: Int) -> Int {
+    private func evict(_ plan: EvictionPlan, _ era: Int, _ lookingAgain: Bool) -> Int {
         let hugePages = pager.holdingPassLock { allHugePages() }
         guard !hugePages.isEmpty else { return 0 }
         var choice = EvictionChoice(plan)
-        var evicted = sweep(hugePages, &choice, era)
+        var evicted = sweep(hugePages, &choice, era, lookingAgain)
         if choice.cheapOnly, !choice.isQuotaUsed, mayGoOn {
             choice.cheapOnly = false
-            evicted += sweep(hugePages, &choice, era)
+            evicted += sweep(hugePages, &choice, era, lookingAgain)
         }
         return evicted
     }
 
     /// Goes once round all memory, from where the quota was used up the last time.
     private func sweep(
-        _ hugePages: [(slot: Int, index: Int)], _ choice: inout EvictionChoice, _ era: Int
+        _ hugePages: [(slot: Int, index: Int)], _ choice: inout EvictionChoice, _ era: Int,
+        _ lookingAgain: Bool
     ) -> Int {
         var evicted = 0
         let begin = cursor
@@ -170,7 +203,7 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
             let done = pager.holdingPassLock { () -> Int? in
                 guard tracker.era == era else { return nil }
                 guard let region = pager.regions[slot], index < region.hugePageCount else { return 0 }
-                choose(region, index, &choice)
+                choose(region, index, &choice, lookingAgain)
                 return evictor.evict(
                     region, candidates[...], evenTouched: choice.plan.takes(tracker.history.current))
             }
@@ -198,13 +231,17 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
 
     /// Lists the pages of a huge page that leave. What the last pass did not look at is
     /// looked at first: where eviction decides, ages are no older than the last pass.
-    private func choose(_ region: Region, _ hugePage: Int, _ choice: inout EvictionChoice) {
+    private func choose(
+        _ region: Region, _ hugePage: Int, _ choice: inout EvictionChoice, _ lookingAgain: Bool
+    ) {
         candidates.removeAll(keepingCapacity: true)
         let pages = region.pages(ofHugePage: hugePage)
         // To store what the host has swapped out, it would have to come back first.
         let age = { region.swapped.contains($0) ? AgeMap.absent : region.ages[$0] }
         guard pages.contains(where: { choice.mayLeave(age($0)) }) else { return }
-        if region.visits.isResting(hugePage) { tracker.visit(region, hugePage: hugePage) }
+        if lookingAgain || region.visits.isResting(hugePage) {
+            tracker.visit(region, hugePage: hugePage)
+        }
         let isWatched = region.chunks.isWatched(region.chunk(of: pages.lowerBound))
         choice.pick(
             pages, stamp: age, hasCopy: { isWatched && region.table[$0].namesCopy }, into: &candidates)

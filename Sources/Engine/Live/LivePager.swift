@@ -138,8 +138,8 @@ public final class LivePager: Sendable {
         }
     }
 
-    /// Until the next pass is due, or wanted by new settings: keeps the limit, and gives
-    /// memory that fetches have emptied back to the host.
+    /// Until the next pass is due, or wanted by new settings: keeps the limit, evicts as the
+    /// stall budget allows, and gives memory that fetches have emptied back to the host.
     private func workUntilDue() {
         let due = monotonicNow() + worker.interval
         var now = monotonicNow()
@@ -150,6 +150,7 @@ public final class LivePager: Sendable {
             } else if woken {
                 return
             } else {
+                if monotonicNow() < due { _ = worker.adjust() }
                 worker.tidyUp()
             }
             now = monotonicNow()

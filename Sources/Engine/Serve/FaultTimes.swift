@@ -11,6 +11,8 @@ public final class FaultTimes: Sendable {
     public let longest = Atomic<UInt64>(0)
     /// Of all faults together.
     public let total = Atomic<UInt64>(0)
+    /// How many faults.
+    public let served = Atomic<UInt64>(0)
 
     private final class Count: Sendable {
         let value = Atomic<UInt64>(0)
@@ -40,6 +42,7 @@ public final class FaultTimes: Sendable {
     public func add(_ nanoseconds: UInt64) {
         counts[Self.bucket(of: nanoseconds)].value.increment()
         total.increment(by: nanoseconds)
+        served.increment()
         if nanoseconds > longest.value { longest.store(nanoseconds, ordering: .relaxed) }
     }
 
