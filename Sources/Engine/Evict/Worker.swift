@@ -239,11 +239,18 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         // To store what the host has swapped out, it would have to come back first.
         let age = { region.swapped.contains($0) ? AgeMap.absent : region.ages[$0] }
         guard pages.contains(where: { choice.mayLeave(age($0)) }) else { return }
-        if lookingAgain || region.visits.isResting(hugePage) {
-            tracker.visit(region, hugePage: hugePage)
-        }
         let isWatched = region.chunks.isWatched(region.chunk(of: pages.lowerBound))
-        choice.pick(
-            pages, stamp: age, hasCopy: { isWatched && region.table[$0].namesCopy }, into: &candidates)
+        func pick(_ choice: inout EvictionChoice) {
+            choice.pick(
+                pages, stamp: age, hasCopy: { isWatched && region.table[$0].namesCopy }, into: &candidates)
+        }
+        guard lookingAgain || region.visits.isResting(hugePage) else { return pick(&choice) }
+        // A look costs the guest a light fault for each page touched since: only for what leaves.
+        var trial = choice
+        pick(&trial)
+        guard !candidates.isEmpty else { return }
+        tracker.visit(region, hugePage: hugePage)
+        candidates.removeAll(keepingCapacity: true)
+        pick(&choice)
     }
 }
