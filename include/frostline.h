@@ -93,7 +93,7 @@ typedef enum frostline_seal {
     FROSTLINE_SEAL_OFF = 1
 } frostline_seal;
 
-/* How the compressed store compresses. */
+/* How the compressed store, or tier, compresses. */
 typedef enum frostline_compression {
     /* Quick both ways. Has no levels: compression_level must be 0. */
     FROSTLINE_COMPRESSION_LZ4 = 0,
@@ -101,14 +101,55 @@ typedef enum frostline_compression {
     FROSTLINE_COMPRESSION_ZSTD = 1
 } frostline_compression;
 
-/* What the compressed store does with a page that compression leaves larger than 3840
+/* What the compressed store, or tier, does with a page that compression leaves larger than 3840
  * bytes. */
 typedef enum frostline_incompressible {
-    /* It does not take it: the page stays in RAM. */
+    /* It does not take it: the next tier has it, or else it stays in RAM. */
     FROSTLINE_INCOMPRESSIBLE_REFUSE = 0,
     /* It keeps it as it is, which costs a little more than the page did. */
     FROSTLINE_INCOMPRESSIBLE_KEEP_RAW = 1
 } frostline_incompressible;
+
+/* What a tier keeps pages in. */
+typedef enum frostline_tier_kind {
+    /* This process's memory, compressed. */
+    FROSTLINE_TIER_COMPRESSED = 0,
+    /* A local file or block device, opened O_DIRECT. */
+    FROSTLINE_TIER_FILE = 1,
+    /* An export of an NBD server. */
+    FROSTLINE_TIER_NBD = 2
+} frostline_tier_kind;
+
+/* The most tiers that one pager has. */
+#define FROSTLINE_TIERS_MAX 7u
+
+/*
+ * One of the places where cold pages live. A page goes to the first tier that takes it.
+ * While a tier is nearly full, its oldest pages move on to the next that has room, in the
+ * background. COMPRESSED may be there once, and is first. What a kind does not use is 0.
+ */
+typedef struct frostline_tier {
+    uint32_t struct_size;
+    uint32_t kind;              /* enum frostline_tier_kind */
+    /* COMPRESSED: as pool_max of the options. FILE: bytes in use,
+     * a multiple of 4096, at least 2 MiB. NBD: the same; 0: the whole export. */
+    uint64_t max_bytes;
+    const char *path;           /* FILE: the path. NBD: a URI, as in nbd://host/export. */
+    uint32_t compression;       /* enum frostline_compression; FILE and NBD: 0 */
+    int32_t compression_level;  /* as in the options; FILE and NBD: 0 */
+    uint32_t incompressible;    /* enum frostline_incompressible; FILE and NBD: 0 */
+    uint32_t seal;              /* enum frostline_seal */
+    const char *tls_certificates; /* NBD: the folder with ca-cert.pem and so on; or NULL */
+    uint32_t connections;       /* NBD: at most 16; 0: as many as suit the server */
+    uint32_t timeout_seconds;   /* NBD: how long a lost server is waited for; 0: 30 */
+    /* FILE and NBD: bounds on what this pager does to the device, kept on average; bursts of
+     * one second. 0: none. When reads are bounded, pages stop coming early before any guest
+     * access waits for its turn. */
+    uint64_t read_iops_max;
+    uint64_t read_bytes_max;    /* per second */
+    uint64_t write_iops_max;
+    uint64_t write_bytes_max;   /* per second */
+} frostline_tier;
 
 /* What becomes of a guest access whose page the store cannot give back. */
 typedef enum frostline_read_error {
@@ -134,17 +175,23 @@ typedef struct frostline_options {
     uint64_t stall_budget;    /* see FROSTLINE_SETTING_STALL_BUDGET */
     uint32_t mode;            /* enum frostline_mode, see FROSTLINE_SETTING_MODE */
     uint32_t vcpus;           /* see FROSTLINE_SETTING_VCPUS; 0 counts as 1 */
-    /* COMPRESSED only, otherwise 0. */
+    /* COMPRESSED only, otherwise 0; with tiers each has its own. */
     uint32_t compression;     /* enum frostline_compression */
     int32_t compression_level;
     uint32_t incompressible;  /* enum frostline_incompressible */
-    uint32_t seal;            /* FILE: enum frostline_seal; otherwise 0 */
+    uint32_t seal;            /* FILE: enum frostline_seal; otherwise 0, with tiers as well */
     /* The most host memory that the pool may hold, waste and bookkeeping included; never
      * exceeded. When it is reached, pages stay in RAM. 0: no ceiling of its own; otherwise
      * at least FROSTLINE_POOL_MAX_MIN. */
     uint64_t pool_max;
     const void *key;          /* makes the key that seals, together with randomness; NULL: a random key */
     uint64_t key_length;      /* bytes of it, at least FROSTLINE_KEY_MIN; 0 with NULL */
+    /* Where cold pages live, in this order: `tier_count` structs, one after the other, each
+     * as long as the struct_size of the first says. 0 tiers: store, store_path and store_size
+     * say it; with tiers these are 0. */
+    const frostline_tier *tiers;
+    uint32_t tier_count;      /* at most FROSTLINE_TIERS_MAX */
+    uint32_t reserved3;       /* 0 */
 } frostline_options;
 
 #define FROSTLINE_POOL_MAX_MIN (UINT64_C(16) << 20)
@@ -193,9 +240,10 @@ typedef enum frostline_log_level {
 } frostline_log_level;
 
 typedef enum frostline_event_kind {
-    /* The store refused a page. The page stays in RAM and the guest goes on. */
+    /* A tier failed to take a page, or the last one is full. The page went to the next tier, or
+     * stays in RAM, and the guest goes on. */
     FROSTLINE_EVENT_WRITE_FAILED = 1,
-    /* The store takes pages again. */
+    /* That tier takes pages again. */
     FROSTLINE_EVENT_WRITE_RECOVERED = 2,
     /* A stored page could not be read and a guest access waits for it: the host
      * program must stop the VM (read_error=STOP), or the page was poisoned. */
@@ -211,6 +259,8 @@ typedef struct frostline_event {
     uint64_t offset;          /* of the page within the block */
     int32_t error;            /* positive errno, 0 when there is none */
     uint32_t poisoned;        /* 1: the page was poisoned, no need to stop the VM */
+    int32_t tier;             /* index of the tier that it is about; -1: none */
+    uint32_t reserved;
 } frostline_event;
 
 /*
@@ -255,7 +305,7 @@ typedef struct frostline_stats {
     uint32_t reserved;
     const char *tracker;      /* in use: "rwp", "wp", "zap", "none", or "wp,zap" for both kinds of memory */
     const char *guard;        /* in use: "move", "minor", "move,minor", "freeze" or "write-protect" */
-    const char *store;        /* "compressed" or "file" */
+    const char *store;        /* "compressed", "file" or "nbd"; "tiers" when there are several */
     /* Bytes of guest memory, by where they are. */
     uint64_t guest_bytes;         /* sum of the attached blocks */
     uint64_t resident_bytes;      /* in RAM as of the last pass, corrected for evictions and faults since */
@@ -316,6 +366,42 @@ typedef struct frostline_stats {
     uint64_t pool_max;            /* as the options said: bound of compressed_cost; 0 for none */
 } frostline_stats;
 
+/* What a tier is doing. */
+typedef enum frostline_tier_state {
+    /* It takes pages. */
+    FROSTLINE_TIER_ACTIVE = 0,
+    /* It has no room: the next one has what it refuses. */
+    FROSTLINE_TIER_FULL = 1,
+    /* It failed to take pages, and is tried again after a while. What it has stays there. */
+    FROSTLINE_TIER_FAILING = 2,
+    /* It is being removed: its pages go elsewhere. */
+    FROSTLINE_TIER_DRAINING = 3,
+    /* There is no tier of this index. */
+    FROSTLINE_TIER_REMOVED = 4
+} frostline_tier_state;
+
+typedef struct frostline_tier_stats {
+    uint32_t struct_size;
+    uint32_t kind;            /* enum frostline_tier_kind */
+    uint32_t state;           /* enum frostline_tier_state */
+    uint32_t reserved;
+    uint64_t stored_pages;    /* pages of which this is the only home */
+    uint64_t stored_bytes;    /* … in bytes of guest memory */
+    uint64_t copy_pages;      /* pages kept, or not taken away yet, of which it is not */
+    uint64_t cost;            /* bytes of host memory, or of the device, waste included */
+    uint64_t payload;         /* … of which data */
+    uint64_t max_bytes;       /* ceiling of cost; 0: none */
+    uint64_t writes;          /* pages that it took */
+    uint64_t reads;           /* pages read from it for an access, or early */
+    uint64_t demotions;       /* pages that moved on to another tier */
+    uint64_t write_errors;    /* pages that it failed to take; being full is none */
+    uint64_t read_errors;
+    uint64_t write_transfers; /* writes to the device, and bytes */
+    uint64_t write_bytes;
+    uint64_t read_transfers;  /* reads from the device, and bytes */
+    uint64_t read_bytes;
+} frostline_tier_stats;
+
 /* Thresholds of a working set: idle for at least 2^0, 2^1 … 2^12 seconds. */
 #define FROSTLINE_IDLE_THRESHOLDS 13
 
@@ -370,6 +456,34 @@ int frostline_pager_set(frostline_pager *pager, uint32_t setting, uint64_t value
 /* Fills in `stats`. Takes no lock, waits for nothing, touches no guest memory.
  * Any thread, at any time before the pager is destroyed. */
 void frostline_pager_stats(const frostline_pager *pager, frostline_stats *stats);
+
+/* Fills in `stats` of the tier at `index`; state REMOVED when there is none. Takes no lock,
+ * waits for nothing. Any thread, at any time before the pager is destroyed. */
+void frostline_pager_tier_stats(const frostline_pager *pager, uint32_t index,
+                                frostline_tier_stats *stats);
+
+/*
+ * Adds a tier below all others, but for COMPRESSED, which becomes the first. *index is
+ * how the other functions and events call it: an index is used again only after its tier
+ * was removed. Opens the device, which may take as long as that takes. Control thread. On
+ * failure nothing has changed.
+ *   -EINVAL      an argument is missing or out of range, or there is such a tier already
+ *   -ENOSPC      there are FROSTLINE_TIERS_MAX, those being removed included, or the device
+ *                is smaller than max_bytes
+ *   other        as of frostline_pager_create()
+ */
+int frostline_pager_add_tier(frostline_pager *pager, const frostline_tier *tier, uint32_t *index,
+                             char *error, size_t error_size);
+
+/*
+ * Begins to remove a tier: it takes no more pages, and those it has move to the other
+ * tiers, or back into guest memory where none takes them; then its device is closed and its
+ * state is REMOVED. That happens in the background, faults are served meanwhile; pages that
+ * cannot be read stay, and the tier with them, until they can. With FROSTLINE_MODE_OFF or
+ * OBSERVE it waits. Control thread.
+ *   -EINVAL  there is no such tier, it is being removed already, or it is the last one
+ */
+int frostline_pager_remove_tier(frostline_pager *pager, uint32_t index, char *error, size_t error_size);
 
 /*
  * Takes a block under management. Before the guest, or anything else, runs on it.

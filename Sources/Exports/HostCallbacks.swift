@@ -45,7 +45,7 @@ extension Host {
             var event = unsafe frostline_event(
                 struct_size: UInt32(MemoryLayout<frostline_event>.size), kind: kind.rawValue,
                 block: name, offset: region?.offset(of: page) ?? 0, error: errno?.code ?? 0,
-                poisoned: poisoned ? 1 : 0)
+                poisoned: poisoned ? 1 : 0, tier: -1, reserved: 0)
             unsafe callback(host.opaque, &event)
         }
     }

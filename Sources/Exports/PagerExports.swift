@@ -158,6 +158,7 @@ extension PagerOptions {
     }
 
     private static func store(_ options: frostline_options) throws(SetupFailure) -> StoreChoice {
+        if unsafe options.tier_count > 0 { return .tiers(unsafe try tiers(options)) }
         switch unsafe options.store {
         case FROSTLINE_STORE_COMPRESSED.rawValue:
             guard unsafe options.store_path == nil, unsafe options.store_size == 0 else {
@@ -175,6 +176,28 @@ extension PagerOptions {
             throw SetupFailure(
                 .invalid, unsafe "store \(options.store) is unknown; there are compressed and file")
         }
+    }
+
+    private static func tiers(_ options: frostline_options) throws(SetupFailure) -> [TierOptions] {
+        guard unsafe options.store == 0, unsafe options.store_path == nil, unsafe options.store_size == 0
+        else {
+            throw SetupFailure(
+                .invalid,
+                "tiers were given, and a store as well; leave out store, its path and its size")
+        }
+        guard let first = unsafe options.tiers, unsafe options.tier_count <= UInt32(TierIndex.tiersMax) else {
+            throw SetupFailure(
+                .invalid,
+                unsafe "\(options.tier_count) tiers were announced; give 1 to \(TierIndex.tiersMax) of them")
+        }
+        let stride = unsafe Int(first.pointee.struct_size)
+        var tiers: [TierOptions] = []
+        for index in unsafe 0..<Int(options.tier_count) {
+            let tier = unsafe UnsafeRawPointer(first) + index * stride
+            tiers.append(
+                unsafe try TierOptions(checking: tier.assumingMemoryBound(to: frostline_tier.self), index))
+        }
+        return tiers
     }
 }
 

@@ -15,7 +15,7 @@ struct StoreFailureTests {
     func full() throws {
         let log = HostLog()
         let path = temporaryPath("full")
-        let live = try start(.file(path: path, size: PagerOptions.fileSizeMin), .stop, log)
+        let live = try start(.file(path: path, size: TierOptions.fileSizeMin), .stop, log)
         let memory = try VersionedMemory(pageCount: Self.pages)
         let region = try attach(memory, to: live)
         for page in 0..<memory.pageCount { memory.advance(page) }

@@ -5,7 +5,7 @@ import Synchronization
 /// loop of its own, and the worker. What the C functions call.
 public final class LivePager: Sendable {
     public let pager: Pager<LinuxKernel>
-    private let device: LinuxDevice?
+    private let devices: [LinuxDevice]
     private let loop: FaultLoop
     private let worker: Worker<LinuxKernel>
     private let wakeUp: WakeUpReference
@@ -49,12 +49,13 @@ public final class LivePager: Sendable {
                 "read-error machine-check needs UFFDIO_POISON, which this kernel lacks; "
                     + "use read-error stop, or Linux 6.6 or later")
         }
-        try Setup.checkCompressed(options)
-        let device = try Setup.openDevice(options.store)
+        let tiers = try Setup.tiers(options)
+        var devices: [LinuxDevice?] = []
+        for (index, tier) in tiers.enumerated() { devices.append(try Setup.openDevice(tier, index)) }
         do {
             let reference = try WakeUpReference()
             let port = try LinuxKernel(tracking: tracking)
-            let store = try Self.makeStore(options, device)
+            let store = try Self.makeStore(tiers, devices, options.seal)
             let pager = try Pager(
                 port: port, store: store, settings: settings, host: host,
                 tracking: tracking != .none,
@@ -65,7 +66,7 @@ public final class LivePager: Sendable {
             loop = try FaultLoop { Self.dispatch(server) }
             worker = Worker(pager: pager, compaction: options.compaction)
             self.pager = pager
-            self.device = device
+            self.devices = devices.compactMap { $0 }
             self.tracking = tracking
             wakeUp = reference
         } catch let failure as SetupFailure {
@@ -77,7 +78,7 @@ public final class LivePager: Sendable {
         }
         trackerChoice = options.tracker
         guardChoice = options.guard
-        if case .file = options.store { storeName = "file" } else { storeName = "compressed" }
+        storeName = tiers.count == 1 ? tiers[0].kind.name : "tiers"
         threads = Lock(Threads())
         if let name = sealName { host.log(.info, "what is stored on the device is sealed: \(name)") }
         try start()
@@ -88,18 +89,14 @@ public final class LivePager: Sendable {
     private static let pagesMax = 1 << 28
 
     private static func makeStore(
-        _ options: PagerOptions, _ device: LinuxDevice?
+        _ tiers: [TierOptions], _ devices: [LinuxDevice?], _ seal: PagerOptions.SealChoice
     ) throws(SetupFailure) -> Store<LinuxKernel> {
         do {
-            guard case .file(_, let size) = options.store, let device else {
-                return try Store(
-                    tiers: [.compressed(try CompressedStore(options.compressed))], pagesMax: pagesMax)
+            var backings: [Store<LinuxKernel>.Backing] = []
+            for (index, (tier, device)) in zip(tiers, devices).enumerated() {
+                backings.append(try Setup.backing(tier, index, device, seal))
             }
-            let tier = TierIndex(1)
-            let sealer = try Setup.makeSealer(options.seal)
-            return try Store(
-                tiers: [.log(try LogStore(device: device, size: size, tier: tier, sealer: sealer))],
-                pagesMax: pagesMax)
+            return try Store(tiers: backings, pagesMax: pagesMax)
         } catch let failure as SetupFailure {
             throw failure
         } catch let errno as Errno {
@@ -117,7 +114,7 @@ public final class LivePager: Sendable {
 
     private func start() throws(SetupFailure) {
         loop.watch(descriptor: pager.kernel.faultDescriptor)
-        if let device { loop.watch(descriptor: device.fetchDescriptor) }
+        for device in devices { loop.watch(descriptor: device.fetchDescriptor) }
         do {
             let server = try Thread(name: "frostline-fault") { [loop] in
                 loop.run(tickNanoseconds: Self.tickNanoseconds)

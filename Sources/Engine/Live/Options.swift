@@ -10,6 +10,8 @@ public struct PagerOptions: Sendable {
         case compressed
         /// Size in bytes.
         case file(path: String, size: UInt64)
+        /// In this order.
+        case tiers([TierOptions])
     }
 
     /// Whether what leaves RAM is encrypted and authenticated.
@@ -37,9 +39,6 @@ public struct PagerOptions: Sendable {
     public var stallBudget: UInt64 = 0
     /// The guest's, above 0.
     public var vcpuCount = 1
-
-    /// Room for one batch of evictions. Bytes.
-    public static let fileSizeMin: UInt64 = 2 << 20
 
     public init(
         tracker: TrackerChoice, guard: GuardChoice = .automatic, store: StoreChoice,

@@ -204,6 +204,9 @@ public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable
         (segments.count - segments.freeCount) * segments.sectorsPerSegment * SegmentMap.sectorSize
     }
 
+    /// Bytes of the device that may be used.
+    public var capacity: Int { segments.count * segments.sectorsPerSegment * SegmentMap.sectorSize }
+
     /// Memory of the bookkeeping, in bytes. Worker thread only.
     var metadataBytes: Int { segments.residentBytes + kept.trim() }
 }

@@ -1,0 +1,216 @@
+import Kernel
+
+/// The tiers that are asked for: every refusal names the tier, by its index and kind.
+extension Setup {
+    /// The tiers that the short form stands for, or those of the long one.
+    static func tiers(_ options: PagerOptions) throws(SetupFailure) -> [TierOptions] {
+        let compressed = options.compressed
+        switch options.store {
+        case .compressed:
+            var tier = TierOptions(.compressed, maxBytes: UInt64(compressed.bytesMax ?? 0))
+            tier.isShortForm = true
+            tier.compression = compressed.compression
+            tier.incompressible = compressed.incompressible
+            try check(tier, 0)
+            return [tier]
+        case .file(let path, let size):
+            guard compressed == CompressedStoreOptions() else {
+                throw SetupFailure(
+                    .invalid,
+                    "compression, its level, incompressible and pool-max are for store compressed, and "
+                        + "store file has none of them; leave them out, or choose store compressed")
+            }
+            var tier = TierOptions(.file(path: path), maxBytes: size)
+            tier.isShortForm = true
+            if case .off = options.seal { tier.seal = .off }
+            try check(tier, 0)
+            return [tier]
+        case .tiers(let tiers):
+            if case .off = options.seal {
+                throw SetupFailure(
+                    .invalid, "seal off was given beside tiers; leave it out, and say it of each tier")
+            }
+            guard compressed == CompressedStoreOptions() else {
+                throw SetupFailure(
+                    .invalid,
+                    "compression, its level, incompressible and pool-max were given beside tiers; leave "
+                        + "them out, and say it of the compressed tier")
+            }
+            try checkList(tiers)
+            return tiers
+        }
+    }
+
+    private static func checkList(_ tiers: [TierOptions]) throws(SetupFailure) {
+        guard (1...TierIndex.tiersMax).contains(tiers.count) else {
+            throw SetupFailure(
+                .invalid, "\(tiers.count) tiers were given; a pager has 1 to \(TierIndex.tiersMax)")
+        }
+        for (index, tier) in tiers.enumerated() {
+            if index > 0, tier.kind == .compressed {
+                let cure =
+                    tiers[0].kind == .compressed
+                    ? "there is one already: leave this one out" : "move it to the front"
+                throw refusal(index, tier, .invalid, "compressed memory comes first and once; \(cure)")
+            }
+            try check(tier, index)
+        }
+    }
+
+    /// Everything that can be refused without opening anything.
+    static func check(_ tier: TierOptions, _ index: Int) throws(SetupFailure) {
+        func require(_ holds: Bool, _ reason: @autoclosure () -> String) throws(SetupFailure) {
+            if !holds { throw refusal(index, tier, .invalid, reason()) }
+        }
+        if case .zstd(let level) = tier.compression {
+            let levels = Compression.zstdLevels
+            try require(
+                levels.contains(level),
+                "compression level \(level) is out of range; zstd has \(levels.lowerBound) (quick) to "
+                    + "\(levels.upperBound) (thorough), and 0 stands for \(Compression.zstdLevelDefault)")
+        }
+        switch tier.kind {
+        case .compressed:
+            try require(
+                tier.maxBytes == 0
+                    || (UInt64(CompressedStoreOptions.bytesMin)...UInt64(Int.max)).contains(tier.maxBytes),
+                "the ceiling is \(tier.maxBytes) bytes; it must be 0 (none) or at least "
+                    + "\(CompressedStoreOptions.bytesMin) (16 MiB)")
+            try require(tier.seal == .automatic, "memory is not sealed; leave it out")
+            try require(
+                tier.readLimits.isNone && tier.writeLimits.isNone,
+                "memory has no rate limits; leave them out")
+        case .file:
+            try checkSize(tier, index)
+            try checkCodec(tier, index)
+        case .nbd:
+            if tier.maxBytes != 0 { try checkSize(tier, index) }
+            try checkCodec(tier, index)
+            try require(
+                (0...TierOptions.connectionsMax).contains(tier.connections),
+                "there cannot be \(tier.connections) connections; choose 1 to "
+                    + "\(TierOptions.connectionsMax), or 0 for as many as suit the server")
+            try require(
+                (0...TierOptions.timeoutSecondsMax).contains(tier.timeoutSeconds),
+                "the timeout is \(tier.timeoutSeconds) s; choose 1 to \(TierOptions.timeoutSecondsMax), "
+                    + "or leave it out for 30")
+        }
+        if case .nbd = tier.kind { return }
+        try require(
+            tier.tlsCertificates == nil && tier.connections == 0 && tier.timeoutSeconds == 0,
+            "certificates, connections and a timeout are for kind nbd; leave them out")
+    }
+
+    private static func checkSize(_ tier: TierOptions, _ index: Int) throws(SetupFailure) {
+        guard tier.maxBytes >= TierOptions.fileSizeMin, tier.maxBytes % UInt64(pageSize) == 0 else {
+            throw refusal(
+                index, tier, .invalid,
+                "the store's size is \(tier.maxBytes) bytes; it must be a multiple of 4096 and at least "
+                    + "\(TierOptions.fileSizeMin) (2 MiB)")
+        }
+    }
+
+    /// Devices compress with LZ4 where that saves a block, and keep what does not compress.
+    private static func checkCodec(_ tier: TierOptions, _ index: Int) throws(SetupFailure) {
+        if tier.incompressible == .refuse, tier.compression == .lz4 { return }
+        throw refusal(
+            index, tier, .invalid,
+            "zstd, and keeping incompressible pages raw, are choices of kind compressed only; leave "
+                + "them out")
+    }
+
+    static func refusal(
+        _ index: Int, _ tier: TierOptions, _ errno: Errno, _ reason: String
+    ) -> SetupFailure {
+        SetupFailure(errno, tier.isShortForm ? reason : "tier \(index) (\(tier.kind.name)): \(reason)")
+    }
+
+    /// Parts of tiers that this build does not have.
+    static func checkBuilt(_ tier: TierOptions, _ index: Int) throws(SetupFailure) {
+        func refuse(_ what: String, _ cure: String) throws(SetupFailure) {
+            throw refusal(index, tier, .notSupported, "\(what) is not built yet; \(cure)")
+        }
+        if case .nbd = tier.kind { try refuse("kind nbd", "choose file") }
+        if !tier.readLimits.isNone || !tier.writeLimits.isNone {
+            try refuse("a rate limit", "leave it out")
+        }
+    }
+
+    /// Opens what a tier keeps its pages on; nil for memory.
+    static func openDevice(_ tier: TierOptions, _ index: Int) throws(SetupFailure) -> LinuxDevice? {
+        try checkBuilt(tier, index)
+        switch tier.kind {
+        case .compressed, .nbd: return nil
+        case .file(let path):
+            do {
+                return LinuxDevice(try StoreFile(path: path, size: tier.maxBytes))
+            } catch {
+                let reason = describe(error, path: path, size: tier.maxBytes)
+                throw refusal(index, tier, reason.errno, reason.message)
+            }
+        }
+    }
+
+    /// What keeps a tier's pages: on the device, or in memory without one.
+    static func backing(
+        _ tier: TierOptions, _ index: Int, _ device: LinuxDevice?, _ seal: PagerOptions.SealChoice
+    ) throws(SetupFailure) -> Store<LinuxKernel>.Backing {
+        guard let device else {
+            let options = CompressedStoreOptions(
+                compression: tier.compression, incompressible: tier.incompressible,
+                bytesMax: tier.maxBytes == 0 ? nil : Int(tier.maxBytes))
+            return try settingUp(tier, index) { () throws(Errno) in .compressed(try CompressedStore(options))
+            }
+        }
+        let sealer = tier.seal == .off ? nil : try makeSealer(seal)
+        return try settingUp(tier, index) { () throws(Errno) in
+            .log(
+                try LogStore(
+                    device: device, size: tier.maxBytes == 0 ? device.size : tier.maxBytes,
+                    tier: TierIndex(index + 1), sealer: sealer))
+        }
+    }
+
+    private static func settingUp<Made>(
+        _ tier: TierOptions, _ index: Int, _ body: () throws(Errno) -> Made
+    ) throws(SetupFailure) -> Made {
+        do {
+            return try body()
+        } catch {
+            throw refusal(index, tier, error, "cannot set it up: \(error.text)")
+        }
+    }
+
+    private static func describe(
+        _ failure: StoreFile.OpenFailure, path: String, size: UInt64
+    ) -> SetupFailure {
+        switch failure {
+        case .failed(let errno):
+            SetupFailure(
+                errno,
+                "cannot open the store \(path): \(errno.text); name a file in a folder that this "
+                    + "user may write to, or a block device")
+        case .locked:
+            SetupFailure(
+                .busy, "the store \(path) is in use by another process; give each VM its own path")
+        case .deviceTooSmall:
+            SetupFailure(
+                .noSpace,
+                "the block device \(path) is smaller than the store's size of \(size) bytes; "
+                    + "lower the size or name a larger device")
+        case .notEmpty:
+            SetupFailure(
+                .exists,
+                "the store \(path) is a file with contents, which would be overwritten; "
+                    + "name a path that does not exist yet, or remove the file")
+        case .neitherFileNorDevice:
+            SetupFailure(
+                .invalid, "the store \(path) is neither a regular file nor a block device; name one")
+        case .noDirectIO:
+            SetupFailure(
+                .notSupported,
+                "the file system of \(path) has no O_DIRECT, without which evicted pages would "
+                    + "stay in RAM as page cache; name a path on another file system")
+        }
+    }
+}

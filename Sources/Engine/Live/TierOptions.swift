@@ -1,0 +1,68 @@
+/// How a tier is wanted, after the C types are gone.
+public struct TierOptions: Sendable {
+    public enum Kind: Equatable, Sendable {
+        case compressed
+        case file(path: String)
+        case nbd(uri: String)
+    }
+
+    public enum Seal: Equatable, Sendable {
+        /// Whatever leaves RAM is sealed.
+        case automatic
+        case off
+    }
+
+    public var kind: Kind
+    /// Bytes: of the memory held, of the file in use, or of the export; 0 for no ceiling and
+    /// for the whole export.
+    public var maxBytes: UInt64
+    public var compression = Compression.lz4
+    public var incompressible = IncompressiblePages.refuse
+    public var seal = Seal.automatic
+    /// A folder.
+    public var tlsCertificates: String?
+    /// 0: as many as suit the server.
+    public var connections = 0
+    /// How long a lost server is waited for; 0 for 30.
+    public var timeoutSeconds = 0
+    public var readLimits = RateLimits()
+    public var writeLimits = RateLimits()
+    /// The only one, asked for without a list: nobody calls it a tier.
+    var isShortForm = false
+
+    public init(_ kind: Kind, maxBytes: UInt64 = 0) {
+        self.kind = kind
+        self.maxBytes = maxBytes
+    }
+
+    /// Room for one batch of evictions. Bytes.
+    public static let fileSizeMin: UInt64 = 2 << 20
+    public static let connectionsMax = 16
+    /// A day.
+    public static let timeoutSecondsMax = 86_400
+}
+
+/// Bounds on what is done to a device; 0 for none.
+public struct RateLimits: Equatable, Sendable {
+    /// Transfers a second.
+    public var transfers: UInt64
+    /// Bytes a second.
+    public var bytes: UInt64
+
+    public init(transfers: UInt64 = 0, bytes: UInt64 = 0) {
+        self.transfers = transfers
+        self.bytes = bytes
+    }
+
+    public var isNone: Bool { transfers == 0 && bytes == 0 }
+}
+
+extension TierOptions.Kind {
+    public var name: StaticString {
+        switch self {
+        case .compressed: "compressed"
+        case .file: "file"
+        case .nbd: "nbd"
+        }
+    }
+}

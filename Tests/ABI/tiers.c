@@ -1,0 +1,153 @@
+/* Tiers: lists of them, what is refused about them, their statistics. */
+#include "abi_test.h"
+
+#include <unistd.h>
+
+static frostline_tier tier_of(uint32_t kind, const char *path, uint64_t max_bytes)
+{
+    frostline_tier tier;
+    memset(&tier, 0, sizeof tier);
+    tier.struct_size = sizeof tier;
+    tier.kind = kind;
+    tier.path = path;
+    tier.max_bytes = max_bytes;
+    return tier;
+}
+
+static frostline_options options_with(const frostline_tier *tiers, uint32_t count)
+{
+    frostline_options options = good_options();
+    options.tiers = tiers;
+    options.tier_count = count;
+    return options;
+}
+
+static void refuses_tier(frostline_tier tier, int code, const char *word)
+{
+    refuses(options_with(&tier, 1), code, word);
+}
+
+/* The second of two tiers: it is the one that must be named. */
+static void refuses_second(frostline_tier second, int code, const char *word)
+{
+    frostline_tier tiers[2] = {tier_of(FROSTLINE_TIER_COMPRESSED, NULL, 0), second};
+    refuses(options_with(tiers, 2), code, word);
+}
+
+static void refuses_lists(void)
+{
+    frostline_tier tiers[8];
+    for (int i = 0; i < 8; i++) {
+        tiers[i] = tier_of(FROSTLINE_TIER_FILE, "/nonexistent/store", 64 * MIB);
+    }
+    refuses(options_with(tiers, 8), -EINVAL, "8 tiers");
+    refuses(options_with(NULL, 1), -EINVAL, "1 tiers were announced");
+    frostline_options both = options_with(tiers, 1);
+    both.store = FROSTLINE_STORE_FILE;
+    refuses(both, -EINVAL, "a store as well");
+    tiers[1] = tier_of(FROSTLINE_TIER_COMPRESSED, NULL, 0);
+    refuses(options_with(tiers, 2), -EINVAL, "tier 1 (compressed): compressed memory comes first");
+    refuses_second(tiers[1], -EINVAL, "there is one already");
+    tiers[0].struct_size = 8;
+    refuses(options_with(tiers, 1), -EINVAL, "struct_size");
+}
+
+static void refuses_values(void)
+{
+    frostline_tier tier = tier_of(99, NULL, 0);
+    refuses_second(tier, -EINVAL, "tier 1 is of kind 99");
+    refuses_tier(tier_of(FROSTLINE_TIER_COMPRESSED, "/tmp/x", 0), -EINVAL, "tier 0 (compressed): memory has no path");
+    refuses_tier(tier_of(FROSTLINE_TIER_COMPRESSED, NULL, PAGE), -EINVAL, "16 MiB");
+    refuses_second(tier_of(FROSTLINE_TIER_FILE, NULL, 64 * MIB), -EINVAL, "tier 1 (file): it needs a path");
+    refuses_second(tier_of(FROSTLINE_TIER_FILE, "/nonexistent/store", MIB), -EINVAL, "2 MiB");
+    refuses_second(tier_of(FROSTLINE_TIER_FILE, "/nonexistent/store", 64 * MIB), -ENOENT, "tier 1 (file): cannot open the store /nonexistent/store");
+    refuses_second(tier_of(FROSTLINE_TIER_NBD, NULL, 0), -EINVAL, "tier 1 (nbd): it needs a URI");
+    tier = tier_of(FROSTLINE_TIER_COMPRESSED, NULL, 0);
+    tier.compression_level = 3;
+    refuses_tier(tier, -EINVAL, "lz4 has no levels");
+    tier.compression = 9;
+    refuses_tier(tier, -EINVAL, "compression 9");
+    tier.compression = FROSTLINE_COMPRESSION_ZSTD;
+    tier.compression_level = 77;
+    refuses_tier(tier, -EINVAL, "1 (quick) to 19");
+    tier = tier_of(FROSTLINE_TIER_COMPRESSED, NULL, 0);
+    tier.incompressible = 9;
+    refuses_tier(tier, -EINVAL, "incompressible pages is 9");
+    tier = tier_of(FROSTLINE_TIER_COMPRESSED, NULL, 0);
+    tier.seal = 9;
+    refuses_tier(tier, -EINVAL, "seal 9");
+    tier = tier_of(FROSTLINE_TIER_COMPRESSED, NULL, 0);
+    tier.write_bytes_max = 1;
+    refuses_tier(tier, -EINVAL, "no rate limits");
+    tier = tier_of(FROSTLINE_TIER_FILE, "/nonexistent/store", 64 * MIB);
+    tier.connections = 2;
+    refuses_tier(tier, -EINVAL, "for kind nbd");
+    tier = tier_of(FROSTLINE_TIER_NBD, "nbd://localhost/export", 0);
+    tier.connections = 99;
+    refuses_tier(tier, -EINVAL, "99 connections");
+    tier = tier_of(FROSTLINE_TIER_FILE, "/nonexistent/store", 64 * MIB);
+    tier.incompressible = FROSTLINE_INCOMPRESSIBLE_KEEP_RAW;
+    refuses_tier(tier, -EINVAL, "kind compressed only");
+}
+
+static frostline_tier_stats tier_stats_of(frostline_pager *pager, uint32_t index)
+{
+    frostline_tier_stats stats;
+    memset(&stats, 0, sizeof stats);
+    stats.struct_size = sizeof stats;
+    api.tier_stats(pager, index, &stats);
+    return stats;
+}
+
+/* Pages memory through a small compressed tier and a file below it. */
+static void cascades(void)
+{
+    char path[] = ".build/abi/tier-store";
+    frostline_tier tiers[2] = {
+        tier_of(FROSTLINE_TIER_COMPRESSED, NULL, 16 * MIB),
+        tier_of(FROSTLINE_TIER_FILE, path, 256 * MIB),
+    };
+    frostline_options options = options_with(tiers, 2);
+    frostline_host host = silent_host();
+    frostline_pager *pager;
+    frostline_block *block;
+    char error[512] = "";
+    uint64_t length = 256 * MIB;
+    uint64_t *memory = (uint64_t *)mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    check(api.create(&options, &host, &pager, error, sizeof error) == 0, "a pager with two tiers is created", error);
+    check(strcmp(stats_of(pager).store, "tiers") == 0, "its store is called tiers", stats_of(pager).store);
+    check(tier_stats_of(pager, 2).state == FROSTLINE_TIER_REMOVED, "there is no third tier", "state");
+    frostline_block_info info = block_info("ram", memory, length);
+    check(api.attach(pager, &info, &block, error, sizeof error) == 0, "a block is attached", error);
+    for (uint64_t page = 0; page < length / PAGE; page++) {
+        for (uint64_t word = 0; word < 512; word++) {
+            memory[page * 512 + word] = stamp(page, word);
+        }
+    }
+    uint64_t deadline = now_ms() + 60000;
+    while (stats_of(pager).evicted_bytes < 192 * MIB && now_ms() < deadline) {
+    }
+    frostline_tier_stats first = tier_stats_of(pager, 0), second = tier_stats_of(pager, 1);
+    check(first.kind == FROSTLINE_TIER_COMPRESSED && second.kind == FROSTLINE_TIER_FILE, "tiers say their kinds", "kind");
+    check(first.stored_pages > 0 && second.stored_pages > 0, "both tiers have pages", "stored_pages");
+    check(first.cost <= 16 * MIB && first.payload <= first.cost, "the first keeps its ceiling", "cost");
+    check(second.stored_bytes == second.stored_pages * PAGE, "pages are bytes", "stored_bytes");
+    int wrong = 0;
+    for (uint64_t page = 0; page < length / PAGE; page++) {
+        for (uint64_t word = 0; word < 512; word++) {
+            wrong += memory[page * 512 + word] != stamp(page, word);
+        }
+    }
+    check(wrong == 0, "every byte comes back from either tier", "");
+    api.detach(block);
+    check(tier_stats_of(pager, 0).stored_pages == 0 && tier_stats_of(pager, 1).stored_pages == 0, "nothing stays in the tiers", "stored_pages");
+    api.destroy(pager);
+    munmap(memory, length);
+}
+
+void test_tiers(void)
+{
+    refuses_lists();
+    refuses_values();
+    cascades();
+}
