@@ -90,7 +90,8 @@ struct FaultTimes {
             let values = [0.5, 0.9, 0.99].map { share in
                 Int(median(rounds.map { percentile($0, share) }))
             }
-            print("    \(placement.rawValue) \(name): p50 \(values[0]) p90 \(values[1]) p99 \(values[2]) ns")
+            print(
+                "    \(placement.rawValue) \(name): p50 \(values[0]) p90 \(values[1]) p99 \(values[2]) ns")
         }
         line("ours", ours)
         for wait in placement.waits {

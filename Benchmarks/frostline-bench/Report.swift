@@ -49,7 +49,8 @@ struct Report: Codable {
     var results: [Result] = []
 
     init(notes: [String]) {
-        machine = ProcessInfo.processInfo.environment["FROSTLINE_BENCH_MACHINE"] ?? Self.describeMachine()
+        machine =
+            ProcessInfo.processInfo.environment["FROSTLINE_BENCH_MACHINE"] ?? Self.describeMachine()
         commit = Self.describeCommit()
         self.notes = notes
     }

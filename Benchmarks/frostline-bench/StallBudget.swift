@@ -31,7 +31,8 @@ struct StallBudget {
         let stallBefore = live.pager.faultTimes.total.value
         let start = monotonicNow()
         let after = Self.rate(guest, seconds: Self.measureSeconds)
-        let stall = Double(live.pager.faultTimes.total.value - stallBefore) / Double(monotonicNow() - start)
+        let stall =
+            Double(live.pager.faultTimes.total.value - stallBefore) / Double(monotonicNow() - start)
         let resident = Double(guest.mapping.residentBytes) / Double(guest.mapping.length)
         let held = Double(live.pager.store.heldBytes) / Double(guest.mapping.length)
         live.settingsChanged()

@@ -29,13 +29,15 @@ struct Tracking {
                         isHuge: false, size: 1024 * mebibyte, sizeLarge: 4096 * mebibyte)
                 ]
             }
-            return [("anonymous-4k", false, false), ("anonymous-thp", false, true), ("shared", true, false)]
-                .map { memory, isShared, isHuge in
-                    Cell(
-                        name: "tracking/rwp/\(memory)", tracking: .readWriteProtection,
-                        isShared: isShared, isHuge: isHuge, size: 256 * mebibyte,
-                        sizeLarge: 512 * mebibyte)
-                }
+            return [
+                ("anonymous-4k", false, false), ("anonymous-thp", false, true), ("shared", true, false),
+            ]
+            .map { memory, isShared, isHuge in
+                Cell(
+                    name: "tracking/rwp/\(memory)", tracking: .readWriteProtection,
+                    isShared: isShared, isHuge: isHuge, size: 256 * mebibyte,
+                    sizeLarge: 512 * mebibyte)
+            }
         }
     }
 
@@ -98,7 +100,8 @@ struct Tracking {
             Result(
                 "\(cell.name)/pass-ms-per-gib/\($0)", rig.pass(writing: $1, times: times) * perGiB, "ms",
                 floor: scan,
-                "one bare PAGEMAP_SCAN of \(cell.size >> 20) MiB, all of it present; CPU time, both per GiB")
+                "one bare PAGEMAP_SCAN of \(cell.size >> 20) MiB, all of it present; CPU time, both per GiB"
+            )
         }
         results.append(firstTouch(rig))
         results.append(try againstSize(times: times))

@@ -42,6 +42,7 @@ try measure("evict") { try Eviction(bench: bench).run() }
 try measure("evict/file/clean") { try Eviction(bench: bench).runClean() }
 try measure("fault/file") { try DeviceTier(bench: bench).runFaults() }
 try measure("evict/file") { try DeviceTier(bench: bench).runEviction() }
+try measure("evict/file/incompressible") { try DeviceTier(bench: bench).runIncompressible() }
 try measure("cpu-per-page") { try DeviceTier(bench: bench).runCosts() }
 try measure("write-amplification") { try DeviceTier(bench: bench).runChurn() }
 try measure("staging/move") { try Eviction(bench: bench).runMove() }

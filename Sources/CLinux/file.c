@@ -3,12 +3,21 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
+
+/* tmpfs takes O_DIRECT since Linux 6.6, and keeps its files in RAM all the same. */
+static bool is_memory(int fd)
+{
+    struct statfs system;
+    return fstatfs(fd, &system) == 0 && (system.f_type == TMPFS_MAGIC || system.f_type == RAMFS_MAGIC);
+}
 
 static int prepare(int fd, uint64_t size)
 {
@@ -31,6 +40,9 @@ static int prepare(int fd, uint64_t size)
     }
     if (status.st_size != 0) {
         return CLINUX_STORE_NOT_EMPTY;
+    }
+    if (is_memory(fd)) {
+        return CLINUX_STORE_NO_DIRECT;
     }
     return ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
 }

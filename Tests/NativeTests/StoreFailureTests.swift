@@ -87,6 +87,20 @@ struct StoreFailureTests {
         live.stop()
     }
 
+    @Test("for being in memory itself is refused")
+    func memoryFileSystem() throws {
+        let path = "/dev/shm/frostline-\(getpid())"
+        defer { unlink(path) }
+        // Nothing to refuse where it is not mounted.
+        guard isTmpfs("/dev/shm") else { return }
+        do {
+            _ = try StoreFile(path: path, size: PagerOptions.fileSizeMin)
+            Issue.record("a store on tmpfs was opened")
+        } catch {
+            #expect(error == .noDirectIO)
+        }
+    }
+
     private func start(
         _ store: PagerOptions.StoreChoice, _ action: ReadErrorAction, _ log: HostLog
     ) throws -> LivePager {

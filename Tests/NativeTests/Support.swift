@@ -55,3 +55,12 @@ func readBySystemCall(_ address: UInt64) -> Int32 {
     let page = UnsafeRawPointer(bitPattern: UInt(address))
     return write(ends[1], page, pageSize) == pageSize ? 0 : errno
 }
+
+/// Whether a tmpfs is mounted at a folder.
+func isTmpfs(_ folder: String) -> Bool {
+    let mounts = (try? String(contentsOfFile: "/proc/mounts", encoding: .utf8)) ?? ""
+    return mounts.split(separator: "\n").contains {
+        let fields = $0.split(separator: " ")
+        return fields.count > 2 && fields[1] == folder && fields[2] == "tmpfs"
+    }
+}
