@@ -111,6 +111,10 @@ public enum Sabotage: CaseIterable, Sendable {
     case diskReadsHalf
     /// An object of the pool is moved although its page has left meanwhile.
     case compactionOverwritesEntries
+    /// The same in a log.
+    case relocationOverwritesEntries
+    /// Damaged and stale objects of the device are taken for what was written.
+    case deviceIsNotSealed
     /// An object's new place is told before its bytes are there.
     case compactionTellsTooEarly
 }

@@ -20,11 +20,33 @@ extension World {
 
     /// Worker only.
     func compactRecklessly() {
+        if kernel.sabotage == .relocationOverwritesEntries { return relocateRecklessly() }
         guard isReckless, case .compressed(let store) = pager.store.tiers[0],
             store.compaction.begin(gainMin: 1)
         else { return }
         for page in 0..<plan.pageCount { moveRecklessly(page, store) }
         store.compaction.end()
+    }
+
+    /// What the log's compaction does, but for the comparing.
+    private func relocateRecklessly() {
+        guard case .log(let log) = pager.store.tiers[0], log.chooseVictims() else { return }
+        defer { log.endCompaction() }
+        let region = block.region
+        for page in 0..<plan.pageCount {
+            let entry = region.table[page]
+            let old = Locator(payload: entry.payload)
+            guard entry.state == .stored, old.tier == TierIndex(1), log.isVictim(old.place) else { continue }
+            var relocations = [
+                Relocation(
+                    place: old.place, identity: PageIdentity(block: region.serial, page: UInt32(page)))
+            ]
+            log.relocate(&relocations)
+            guard case .stored(let place) = relocations[0].outcome else { continue }
+            scheduler.trace.note("worker", "relocates recklessly", page)
+            let moved = entry.becoming(.stored, payload: Locator(tier: old.tier, place: place).payload)
+            overwrite(page, from: entry, to: moved) { log.drop(old.place) }
+        }
     }
 
     private func moveRecklessly(_ page: Int, _ store: CompressedStore) {
@@ -41,7 +63,7 @@ extension World {
         if kernel.sabotage == .compactionTellsTooEarly {
             tellTooEarly(page, from: entry, to: moved, store)
         } else {
-            overwrite(page, from: entry, to: moved, store)
+            overwrite(page, from: entry, to: moved) { store.drop(old.place) }
         }
     }
 
@@ -62,7 +84,7 @@ extension World {
 
     /// The entry says where the object is now, whatever it said meanwhile.
     private func overwrite(
-        _ page: Int, from entry: PageEntry, to moved: PageEntry, _ store: CompressedStore
+        _ page: Int, from entry: PageEntry, to moved: PageEntry, drop: () -> Void
     ) {
         for _ in 0..<4 { scheduler.step() }
         while true {
@@ -70,7 +92,7 @@ extension World {
             // That the pager would notice by itself, and end the process.
             guard !now.state.isShort, now.state != .discarding else { return }
             guard block.region.table.exchange(page, from: now, to: moved) else { continue }
-            if now == entry { store.drop(Locator(payload: entry.payload).place) }
+            if now == entry { drop() }
             return
         }
     }

@@ -133,7 +133,8 @@ final class World: @unchecked Sendable {
             tier = .log(
                 try LogStore(
                     device: disk, size: disk.size, tier: TierIndex(1),
-                    sealer: plan.isSealed ? try Sealer() : nil, segmentSize: plan.segmentSize))
+                    sealer: plan.isSealed && kernel.sabotage != .deviceIsNotSealed ? try Sealer() : nil,
+                    segmentSize: plan.segmentSize))
         } else {
             tier = .compressed(try CompressedStore(plan.compressed))
         }

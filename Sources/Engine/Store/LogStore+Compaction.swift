@@ -1,10 +1,17 @@
 import Kernel
 
 /// An object that is moved to the log's head.
-struct Relocation {
-    let place: UInt64
-    let identity: PageIdentity
-    var outcome = PutOutcome.refused(.full)
+public struct Relocation {
+    /// Where it is.
+    public let place: UInt64
+    public let identity: PageIdentity
+    /// Where it is then.
+    public var outcome = PutOutcome.refused(.full)
+
+    public init(place: UInt64, identity: PageIdentity) {
+        self.place = place
+        self.identity = identity
+    }
 }
 
 /// What compaction asks of a log. Worker thread only.
@@ -26,7 +33,7 @@ extension LogStore {
     }
 
     /// Chooses segments to empty. False when none is worth it.
-    func chooseVictims() -> Bool {
+    public func chooseVictims() -> Bool {
         writing.withLock { _ in
             segments.collect()
             // At most seven sectors are written anew for one that comes free.
@@ -36,11 +43,11 @@ extension LogStore {
         }
     }
 
-    func isVictim(_ place: UInt64) -> Bool { segments.isVictim(LogPlace(place).sector) }
+    public func isVictim(_ place: UInt64) -> Bool { segments.isVictim(LogPlace(place).sector) }
 
     /// Writes objects anew, at most `relocationsMax`, and says where each is then; they stay
     /// where they were, too. `failed(.badMessage)`: it could not be read.
-    func relocate(_ relocations: inout [Relocation]) {
+    public func relocate(_ relocations: inout [Relocation]) {
         writing.withLock { _ in
             let before = writer.bytesWritten
             writer.forgetFailures()
@@ -104,7 +111,7 @@ extension LogStore {
     func spoil(_ place: UInt64) { writing.withLock { _ in segments.spoil(LogPlace(place).sector) } }
 
     /// All that was to be moved has been, or stays.
-    func endCompaction() {
+    public func endCompaction() {
         writing.withLock { _ in
             segments.clearVictims()
             readBuffer.release(offset: 0, length: readBuffer.length)
