@@ -1,5 +1,6 @@
 import CBareLoops
 import Engine
+import Foundation
 import Kernel
 import PageCorpus
 
@@ -26,7 +27,7 @@ struct Pool {
         print("    pages of the corpus: \(kinds)")
         var results: [Result] = []
         for (name, compression) in Self.timedCodecs {
-            let lengths = try lengths(corpus, compression)
+            let lengths = try lengths(corpus, 0..<corpus.count, compression)
             var pool = try ChurnedPool(lengths, bytes: bench.isQuick ? 32 << 20 : 128 << 20)
             let filled = pool.waste
             pool.turnOver(times: 3)
@@ -50,11 +51,14 @@ struct Pool {
         return results
     }
 
-    private func lengths(_ corpus: PageCorpus, _ compression: Compression) throws -> [Int] {
+    /// What pages compress to; incompressible ones are left out.
+    private func lengths(
+        _ corpus: PageCorpus, _ pages: Range<Int>, _ compression: Compression
+    ) throws -> [Int] {
         let compressor = try Compressor(compression)
         let scratch = try Mapping(length: pageSize)
         var lengths: [Int] = []
-        for page in 0..<corpus.count {
+        for page in pages {
             let length = compressor.compress(corpus[page], into: scratch.base, room: SizeClass.largest)
             if length > 0 { lengths.append(length) }
         }
@@ -107,6 +111,7 @@ struct Pool {
             let isTimed = Self.timedCodecs.contains { $0.name == name }
             let figures = try CodecFigures(
                 corpus, compression, rounds: isTimed ? (bench.isQuick ? 3 : 15) : 1)
+            if bench.isVerbose { try explain(name, compression, corpus) }
             results.append(
                 Result(
                     "pool/ratio/\(name)", figures.ratio, "x", floor: nil,
@@ -122,6 +127,15 @@ struct Pool {
             ]
         }
         return results
+    }
+
+    private func explain(_ name: String, _ compression: Compression, _ corpus: PageCorpus) throws {
+        let ratios = try corpus.kinds.map { kind in
+            let lengths = try lengths(corpus, kind.pages, compression)
+            let ratio = Double(lengths.count * pageSize) / Double(lengths.reduce(0, +))
+            return "\(kind.name) " + String(format: "%.2f", ratio)
+        }
+        print("    \(name): \(ratios.joined(separator: ", "))")
     }
 }
 

@@ -202,6 +202,9 @@ struct CompressedPoolTests {
         #expect(objects.heldMax <= bytesMax)
         #expect(objects.heldMax > bytesMax - (64 << 10))
         #expect(objects.pool.residentBytes <= bytesMax)
+        objects.removeAll()
+        objects.pool.trim()
+        #expect(objects.pool.heldBytes <= 2 * SizeClass.slabSize)
     }
 
     @Test("uses freed memory again, for any size")

@@ -15,11 +15,11 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     /// What had been waited for pages, and the time, when the controller last looked.
     private var waitedBefore: (time: UInt64, count: UInt64) = (0, 0)
     private var roundBefore: UInt64 = 0
-    private var compactor: Compactor<Port>
+    private var poolCompactor: PoolCompactor<Port>
 
     public init(pager: Pager<Port>, compaction: CompactionLimits = CompactionLimits()) {
         self.pager = pager
-        compactor = Compactor(compaction)
+        poolCompactor = PoolCompactor(compaction)
         tracker = Tracker(pager: pager)
         evictor = Evictor(pager: pager)
         candidates.reserveCapacity(hugePageSize / pageSize)
@@ -81,7 +81,7 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
 
     /// Gives memory that fetches, discards and evictions left unused in the store back to the host.
     public func tidyUp() {
-        compactor.step(pager)
+        poolCompactor.step(pager)
         pager.store.trim()
     }
 

@@ -125,7 +125,10 @@ public final class CompressedPool: Sendable {
     private func take(_ length: Int, _ state: inout State) -> UInt64? {
         let index = classes.index(for: length)
         if let place = takeFromPartial(index, length, &state) { return place }
-        if let added = addSlab(index, &state) { return takeObject(added, index, length, &state) }
+        if let added = addSlab(index, &state) {
+            if let place = takeObject(added, index, length, &state) { return place }
+            setEmpty(added, slab(added), &state)
+        }
         let emptying = state.lists[index * Self.listsPerClass + Self.emptyingList]
         guard emptying != Slab.none else { return nil }
         letStay(emptying, slab(emptying), &state)

@@ -9,7 +9,7 @@ import Kernel
 /// away from `stored`, so nobody reads one at a place that the entry has left, and when
 /// somebody was quicker it is the copy that is dropped. Only this thread puts anything into
 /// the pool, hence an object that is freed meanwhile is not overwritten while it is copied.
-struct Compactor<Port: KernelPort> {
+struct PoolCompactor<Port: KernelPort> {
     private let limits: CompactionLimits
     /// The tier that is being compacted.
     private var tier: (index: TierIndex, compaction: PoolCompaction)?
