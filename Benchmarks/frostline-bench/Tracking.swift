@@ -1,5 +1,6 @@
 import CBareLoops
 import Engine
+import Foundation
 import Kernel
 
 /// What looking at memory costs: the worker's CPU time for a pass, and the guest's for
@@ -10,132 +11,87 @@ struct Tracking {
 
     /// A tracker, and the memory it is on.
     struct Cell {
-        let name: String
-        let tracking: PageTracking
-        let isShared: Bool
-        let isHuge: Bool
-        /// Of the memory that passes are measured on, and the large one against size. Bytes.
-        let size: Int
-        let sizeLarge: Int
+        let kind: TrackerKind
+        let memory: TrackedMemory
+        var name: String { "tracking/\(kind.rawValue)/\(memory.rawValue)" }
 
-        private static let mebibyte = 1 << 20
-
-        /// Where there is RWP, that, on memory that an emulated machine has; otherwise WP.
         static func all(_ features: KernelFeatures) -> [Cell] {
-            guard features.readWriteProtection else {
-                return [
-                    Cell(
-                        name: "tracking/wp/anonymous", tracking: .writeProtection, isShared: false,
-                        isHuge: false, size: 1024 * mebibyte, sizeLarge: 4096 * mebibyte)
-                ]
+            var cells: [Cell] = []
+            if features.readWriteProtection {
+                cells += [.small, .huge, .shared].map { Cell(kind: .rwp, memory: $0) }
             }
-            return [
-                ("anonymous-4k", false, false), ("anonymous-thp", false, true), ("shared", true, false),
-            ]
-            .map { memory, isShared, isHuge in
-                Cell(
-                    name: "tracking/rwp/\(memory)", tracking: .readWriteProtection,
-                    isShared: isShared, isHuge: isHuge, size: 256 * mebibyte,
-                    sizeLarge: 512 * mebibyte)
+            if features.writeProtection {
+                cells += [.small, .huge].map { Cell(kind: .wp, memory: $0) }
+                if features.minorShared { cells.append(Cell(kind: .zap, memory: .shared)) }
             }
+            return cells
         }
     }
 
-    /// Memory under a pager whose passes are made here.
-    private final class Rig {
-        let memory: Mapping
-        let pager: Pager<LinuxKernel>
-        let region: Region
-        let tracker: Tracker<LinuxKernel>
-        let pageCount: Int
-
-        init(_ cell: Cell, bytes: Int) throws {
-            memory = try Mapping(length: bytes, alignment: hugePageSize)
-            let advised = cell.isHuge ? bench_want_huge : bench_forbid_huge
-            precondition(advised(memory.base, UInt64(bytes)) == 0)
-            if cell.isShared { precondition(bench_map_shared(memory.base, UInt64(bytes)) == 0) }
-            pageCount = bytes / pageSize
-            for page in 0..<pageCount { bench_write(memory.base, UInt32(page)) }
-            let port = try LinuxKernel(tracking: cell.tracking)
-            let store = try Store<LinuxKernel>(
-                tiers: [.compressed(try CompressedStore())], pagesMax: pageCount)
-            pager = try Pager(
-                port: port, store: store, settings: try Settings(limit: 0, idleAge: 0),
-                host: Host(report: { _ in }, log: { _, message in print(message) }), tracking: true,
-                readErrorAction: .stop, wakeWorker: {})
-            region = try Region(
-                name: "bench", start: UInt64(UInt(bitPattern: memory.base)), length: UInt64(bytes),
-                guard: cell.isShared ? .minor : .move)
-            try pager.attach(region)
-            tracker = Tracker(pager: pager)
-            tracker.pass(lookAge: nil)
-        }
-
-        /// Milliseconds of this thread's CPU that passes take on average, `pages` of them
-        /// written before each. Many passes: quiet memory is not looked at in each.
-        func pass(writing pages: [UInt32], times: Int) -> Double {
-            var sum = 0.0
-            for _ in 0..<times {
-                for page in pages { bench_write(memory.base, page) }
-                sum += cpuTime { tracker.pass(lookAge: nil) }
-            }
-            return sum / Double(times) / 1e6
-        }
-
-        deinit { pager.detach(region) }
-    }
+    /// Bytes of the memory that passes are measured on, and of the large one against size: as
+    /// much as the machine, which may be emulated, has plenty of.
+    static let (size, sizeLarge) =
+        ProcessInfo.processInfo.physicalMemory > 12 << 30 ? (1 << 30, 4 << 30) : (256 << 20, 512 << 20)
+    /// Bytes of the working set against size.
+    static let workingSet = 10 << 20
 
     private static let gibibyte = 1 << 30
+    /// Every place is due again after 64 quiet passes at most.
+    private static let restMax = 65
 
     func run() throws -> [Result] {
-        let rig = try Rig(cell, bytes: cell.size)
-        let perGiB = Double(Self.gibibyte) / Double(cell.size)
+        let rig = try TrackedRig(cell.kind, cell.memory, bytes: Self.size)
+        let perGiB = Double(Self.gibibyte) / Double(Self.size)
         // One hot place, and writes all over: 1 % of the pages.
         let count = UInt32(rig.pageCount / 100)
         let dense = (0..<count).map { UInt32(rig.pageCount) / 7 + $0 }
         let spread = (0..<count).map { $0 * 101 % UInt32(rig.pageCount) }
-        let times = bench.isQuick ? 65 : 260
+        let times = bench.isQuick ? Self.restMax : 4 * Self.restMax
         let scan = bareScan(rig) * perGiB
         var results = [("idle", []), ("1-percent-dense", dense), ("1-percent-spread", spread)].map {
             Result(
                 "\(cell.name)/pass-ms-per-gib/\($0)", rig.pass(writing: $1, times: times) * perGiB, "ms",
                 floor: scan,
-                "one bare PAGEMAP_SCAN of \(cell.size >> 20) MiB, all of it present; CPU time, both per GiB"
-            )
+                "one bare PAGEMAP_SCAN of \(Self.size >> 20) MiB, all of it present; CPU time, both per GiB")
         }
         results.append(firstTouch(rig))
         results.append(try againstSize(times: times))
         return results
     }
 
-    /// A working set of 10 MiB in a sixteenth of the memory, and in all of it.
+    /// A small working set in a sixteenth of the memory, and in all of it.
     private func againstSize(times: Int) throws -> Result {
-        let hot = (0..<UInt32(2560)).map { 5000 + $0 }
-        let small = try Rig(cell, bytes: cell.sizeLarge / 16).pass(writing: hot, times: times)
-        let large = try Rig(cell, bytes: cell.sizeLarge).pass(writing: hot, times: times)
+        func cost(_ bytes: Int) throws -> Double {
+            let rig = try TrackedRig(cell.kind, cell.memory, bytes: bytes)
+            // Not while all is as new as the rest: it takes a while until that is left out.
+            _ = rig.pass(writing: Self.hotPages, times: Self.restMax)
+            return rig.pass(writing: Self.hotPages, times: times)
+        }
+        let small = try cost(Self.sizeLarge / 16)
+        let large = try cost(Self.sizeLarge)
         return Result(
-            "\(cell.name)/pass-ms/10-mib-of-\(Self.text(cell.sizeLarge))", large, "ms", floor: small,
-            "the same working set in \(Self.text(cell.sizeLarge / 16)): flat is the aim")
+            "\(cell.name)/pass-ms/\(Self.workingSetOfLarge)", large, "ms", floor: small,
+            "the same working set in \(Self.text(Self.sizeLarge / 16)): flat is the aim")
     }
 
-    private static func text(_ bytes: Int) -> String {
+    static let hotPages = (0..<UInt32(workingSet / pageSize)).map { 5000 + $0 }
+    static let workingSetOfLarge = "\(text(workingSet))-of-\(text(sizeLarge))"
+
+    static func text(_ bytes: Int) -> String {
         bytes >= gibibyte ? "\(bytes / gibibyte)-gib" : "\(bytes >> 20)-mib"
     }
 
-    private func firstTouch(_ rig: Rig) -> Result {
+    private func firstTouch(_ rig: TrackedRig) -> Result {
         let pages = (0..<UInt32(20_000)).map { $0 * 7 % UInt32(rig.pageCount) }
-        func writeAll() -> Double {
-            cpuTime { for page in pages { bench_write(rig.memory.base, page) } } / Double(pages.count)
-        }
-        // Every place is due again after 64 quiet passes at most.
-        for _ in 0..<70 { rig.tracker.pass(lookAge: nil) }
+        func writeAll() -> Double { cpuTime { rig.write(pages) } / Double(pages.count) }
+        for _ in 0..<Self.restMax + 5 { _ = rig.pass() }
         let armed = writeAll()
         return Result(
             "\(cell.name)/first-write", armed / 1e3, "us", floor: writeAll() / 1e3,
             "the same writes once more, to pages that are not armed")
     }
 
-    private func bareScan(_ rig: Rig) -> Double {
+    private func bareScan(_ rig: TrackedRig) -> Double {
         let answers = (0..<9).map { _ in
             cpuTime { precondition(bench_scan(rig.memory.base, UInt64(rig.memory.length)) >= 0) } / 1e6
         }

@@ -103,4 +103,18 @@ void bench_zram_down(void);
 /* MADV_PAGEOUT. 0 or a negated errno. */
 int bench_page_out(void *base, uint64_t length);
 
+/* ---- damon.c: the kernel's own monitor, on memory of this process ---- */
+
+struct bench_damon {
+    uint64_t sample_us, aggregate_us, regions_min, regions_max;
+};
+
+/* Negated errno: it cannot be had, or is in use. */
+int bench_damon_start(const void *base, uint64_t length, const struct bench_damon *attributes);
+/* CPU time of its kernel thread so far; 0 or a negated errno. */
+int bench_damon_cpu_time(uint64_t *nanoseconds);
+/* The sum of its regions' sizes in all aggregations that have ended; 0 or a negated errno. */
+int bench_damon_bytes_seen(uint64_t *bytes);
+void bench_damon_stop(void);
+
 #endif

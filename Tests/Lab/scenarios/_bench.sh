@@ -7,5 +7,7 @@
 export FROSTLINE_BENCH_QUICK=1 FROSTLINE_BENCH_REPORT=/out/report.json
 export FROSTLINE_BENCH_ONLY="${FROSTLINE_BENCH_ONLY:-guard,tracking}"
 export FROSTLINE_BENCH_MACHINE="lab host: 1 CPU, emulated (TCG), Linux $LAB_KERNEL"
+# The kernel's own statistics would keep DAMON to themselves.
+echo N >/sys/module/damon_stat/parameters/enabled
 cd /tmp
 /lab/program
