@@ -184,10 +184,22 @@ guest_wait() {
     case $status in
     0) return 0 ;;
     3) fail "the guest broke down: $guest_line" ;;
-    4) fail "the guest did not say '$1' within $2 s; last: $(tail -n 1 "$guest_log")" ;;
+    4)
+        note_where_guest_is
+        fail "the guest did not say '$1' within $2 s; last: $(tail -n 1 "$guest_log")"
+        ;;
     5) fail "QEMU ended while '$1' was expected: $(tail -n 2 "$qemu_log")" ;;
     *) fail "cannot wait for '$1'" ;;
     esac
+}
+
+# Where the guest's CPUs are and what interrupts they have, to tell a guest that waits from
+# one that is slow: the instruction pointers of two looks.
+note_where_guest_is() {
+    local what
+    for what in 'info registers -a' 'info lapic' 'info pic' 'info registers -a'; do
+        hmp "$what" | sed 's/\\r\\n/\n/g'
+    done >"$logs/where.log" 2>&1 || true
 }
 
 # guest_field NAME: the word after NAME in $guest_line.

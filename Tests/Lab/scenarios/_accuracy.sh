@@ -27,7 +27,7 @@ damon_start() {
     echo N >/sys/module/damon_stat/parameters/enabled 2>/dev/null || true
     # shellcheck disable=SC2086 # one word each
     set -- $DAMON $guest_ranges
-    damon_sample=$1 damon_aggregate=$2 damon_min=$3 damon_max=$4 start=$5 length=$6
+    start=$5 length=$6
     echo 1 >"${kdamond%/0}/nr_kdamonds"
     damon_write contexts/nr_contexts 1
     damon_write contexts/0/operations fvaddr
@@ -36,10 +36,10 @@ damon_start() {
     damon_write contexts/0/targets/0/regions/nr_regions 1
     damon_write contexts/0/targets/0/regions/0/start "$((start))"
     damon_write contexts/0/targets/0/regions/0/end "$((start + length))"
-    damon_write contexts/0/monitoring_attrs/intervals/sample_us "$damon_sample"
-    damon_write contexts/0/monitoring_attrs/intervals/aggr_us "$damon_aggregate"
-    damon_write contexts/0/monitoring_attrs/nr_regions/max "$damon_max"
-    damon_write contexts/0/monitoring_attrs/nr_regions/min "$damon_min"
+    damon_write contexts/0/monitoring_attrs/intervals/sample_us "$1"
+    damon_write contexts/0/monitoring_attrs/intervals/aggr_us "$2"
+    damon_write contexts/0/monitoring_attrs/nr_regions/max "$4"
+    damon_write contexts/0/monitoring_attrs/nr_regions/min "$3"
     damon_write contexts/0/schemes/nr_schemes 1
     damon_write contexts/0/schemes/0/action stat
     for range in sz nr_accesses age; do
@@ -50,12 +50,28 @@ damon_start() {
     damon_start_address=$start
 }
 
-# What the tracker calls idle, as ranges of pages.
+damon_aggregations() {
+    damon_write state update_schemes_stats
+    cat $kdamond/contexts/0/schemes/0/stats/nr_snapshots
+}
+
+# DAMON's ages count aggregations, which take longer than they were asked to where there is
+# no CPU for it: how long they took on average since a time with so many of them before.
+damon_interval() {
+    local now count
+    count=$(damon_aggregations)
+    now=$(uptime_seconds)
+    [ "$count" -gt "$2" ] || fail "DAMON has not aggregated since $1"
+    awk "BEGIN { print ($now - $1) / ($count - $2) }"
+}
+
+# What the tracker calls idle, as ranges of pages. Leaves the time between two looks.
 look() {
     if [ "$TRACKER" = damon ]; then
+        damon_interval "$1" "$2" >/out/interval
         damon_write state update_schemes_tried_regions
         lab damon "$kdamond/contexts/0/schemes/0/tried_regions" "$damon_start_address" \
-            "$((IDLE * 1000000 / damon_aggregate))" >/out/told
+            "$(awk "BEGIN { printf \"%.0f\", $IDLE / $(cat /out/interval) }")" >/out/told
     else
         qmp '{"execute":"memory-pager-save-hotness","arguments":{"id":"pager0","filename":"/out/hotness"}}' \
             >/dev/null || fail "no hotness: $(tail -n 1 "$qmp_log")"
@@ -68,10 +84,12 @@ look() {
 # Looks are an eighth of the idle time apart, more where this machine is kept busy by others;
 # more than twice that is not forgiven.
 judge() {
-    local before after asked answered delay interval margin figures
+    local begun aggregations=0 before after asked answered delay interval margin figures
+    begun=$(uptime_seconds)
+    [ "$TRACKER" != damon ] || aggregations=$(damon_aggregations)
     guest_ask "pattern $1 $((IDLE * 22 / 10)) $IDLE" "^pattern $1 " $((IDLE * 10 + 60))
     before=$(uptime_seconds)
-    look
+    look "$begun" "$aggregations"
     after=$(uptime_seconds)
     asked=$after
     guest_ask since '^since ' 30
@@ -83,8 +101,8 @@ judge() {
     # possible, and half of its width.
     set -- "$1" "$guest_since"
     delay=$(awk "BEGIN { print $2 - (($answered - $before) + ($asked - $after)) / 2 }")
-    interval=0
-    [ "$TRACKER" = damon ] || interval=$(cat /out/interval)
+    interval=$(cat /out/interval)
+    note "$TRACKER, $1: looks are $interval s apart"
     interval=$(awk "BEGIN { e = $IDLE / 8; i = $interval; print (i < e ? e : i > 2 * e ? 2 * e : i) }")
     margin=$(awk "BEGIN { print $interval + (($answered - $before) - ($asked - $after)) / 2 }")
     figures=$(lab accuracy $truth "$(awk "BEGIN { print $IDLE - $delay }")" "$margin" </out/told)
