@@ -24,7 +24,9 @@ import Kernel
     /// nothing is to be evicted.
     private var lookAge: UInt64?
 
-    private static var runsPerScan: Int { 1024 }
+    /// From 512 on the kernel takes whole pages for its own copy of them (`do_pagemap_scan`),
+    /// which costs more than the look at a quiet huge page.
+    private static var runsPerScan: Int { 256 }
     /// Touched runs closer together than this are armed in one call: arming what is
     /// armed already is cheaper than a call of its own.
     private static var armGapMax: UInt64 { 64 * UInt64(pageSize) }
