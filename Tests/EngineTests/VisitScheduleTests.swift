@@ -145,6 +145,23 @@ struct VisitScheduleTests {
         #expect(start < 0.02 && later < 0.005)
     }
 
+    @Test("follows phases of any length", arguments: [480, 4096], [10, 30, 100, 300])
+    func phases(count: Int, passes: Int) throws {
+        let bench = try Bench(count)
+        bench.settle()
+        // An eighth of the huge pages at a time, all over the block.
+        let places = (0..<count).map { $0 * 77 % count }
+        var visits = 0
+        let late = bench.lateShare(passes: 2400) { step in
+            let first = step / passes % 8 * count / 8
+            for place in places[first..<first + count / 8] { bench.touch(place, pages: Self.pages) }
+            visits += bench.visits
+        }
+        let share = Double(visits) / Double(2400 * count)
+        print("phases of \(passes) passes in \(count): late \(late), \(share) of the block in a pass")
+        #expect(late < 0.005)
+    }
+
     @Test("spends little on places in which hardly anything is touched")
     func trickle() throws {
         var random = Generator(7)

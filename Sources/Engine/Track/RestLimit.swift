@@ -37,8 +37,8 @@ public struct RestLimit: Sendable {
         passesOfWindow += 1
         latePages += latePasses / 2
         if passes > 0, latePasses / 2 > residentPages / 128 {
+            patience = passes < longest ? min(patience * 2, Self.patienceMax) : 1
             passes = 0
-            patience = min(patience * 2, Self.patienceMax)
             beginWindow(isCalm: false)
             return true
         }
@@ -62,7 +62,6 @@ public struct RestLimit: Sendable {
 
     private mutating func lengthen() {
         calmWindows = 0
-        if passes == longest { patience = 1 }
         passes = min(passes * 2 + 1, longest)
     }
 }
