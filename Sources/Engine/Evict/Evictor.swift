@@ -255,7 +255,9 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
             let stored = entry.becoming(region.guard.stateWhenStored, payload: locator.payload)
             if pager.transition(region, page, from: entry, to: stored) {
                 pager.counters.evictions.increment()
-                if isCopy { pager.copyIsOnlyHome(locator) }
+                // What the entry names besides is out of date, and could not be given up while
+                // the fault server tried to put the page back.
+                if isCopy { pager.copyIsOnlyHome(locator) } else { pager.dropCopy(entry) }
                 region.ages[page] = AgeMap.absent
                 return true
             }
