@@ -13,7 +13,7 @@ swift build -c release --product frostline-bench >.build/bench/build.log 2>&1 ||
 in_the_lab() { scripts/fetch-kernel.sh && Tests/Lab/run _bench; }
 
 if [ -z "${FROSTLINE_BENCH_ONLY-}" ]; then
-    echo "the lab host first, about three minutes"
+    echo "the lab host first, about ten minutes"
     if in_the_lab >.build/bench/lab.log 2>&1; then
         export FROSTLINE_BENCH_MERGE=.build/lab/_bench/report.json
     else

@@ -1,6 +1,6 @@
 # The benchmarks that need RWP, in the lab host: `make bench` takes over what they report.
 # shellcheck shell=dash
-#lab: LAB_PROGRAM=.build/release/frostline-bench LAB_TIMEOUT=900 LAB_MEMORY=2560M
+#lab: LAB_PROGRAM=.build/release/frostline-bench LAB_TIMEOUT=1500 LAB_MEMORY=2560M
 # shellcheck source=Tests/Lab/lib.sh
 . /lab/lib.sh
 
