@@ -94,7 +94,7 @@ struct StoreFailureTests {
         // Nothing to refuse where it is not mounted.
         guard isTmpfs("/dev/shm") else { return }
         do {
-            _ = try StoreFile(path: path, size: PagerOptions.fileSizeMin)
+            _ = try StoreFile(path: path, size: TierOptions.fileSizeMin)
             Issue.record("a store on tmpfs was opened")
         } catch {
             #expect(error == .noDirectIO)
