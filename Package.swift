@@ -42,7 +42,11 @@ let package = Package(
             linkerSettings: [
                 .unsafeFlags(["-l:libsodium.a", "-Xlinker", "--exclude-libs=libsodium.a"])
             ]),
-        .target(name: "Kernel", dependencies: ["CLinux"], swiftSettings: strict),
+        // libnbd is loaded by the first device that wants it: only its header is needed here.
+        .target(
+            name: "CNBD",
+            cSettings: [.define("_GNU_SOURCE"), .unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
+        .target(name: "Kernel", dependencies: ["CLinux", "CNBD"], swiftSettings: strict),
         .target(
             name: "Engine", dependencies: ["Kernel", "CCodec", "CCrypto"], swiftSettings: strict),
         .target(

@@ -29,9 +29,13 @@ public struct Errno: Error, Equatable, Sendable {
     public static let exists = Errno(17)  // EEXIST
     public static let invalid = Errno(22)  // EINVAL
     public static let noSpace = Errno(28)  // ENOSPC
+    public static let readOnly = Errno(30)  // EROFS
     /// EBADMSG: what was read is not what was written.
     public static let badMessage = Errno(74)  // EBADMSG
     public static let notSupported = Errno(95)  // EOPNOTSUPP
+    public static let notConnected = Errno(107)  // ENOTCONN
+    public static let shutDown = Errno(108)  // ESHUTDOWN
+    public static let timedOut = Errno(110)  // ETIMEDOUT
 
     /// The C library's sentence for it.
     public var text: String {

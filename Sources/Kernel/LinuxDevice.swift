@@ -2,16 +2,19 @@
 public final class LinuxDevice: Sendable {
     private enum Kind {
         case file(StoreFile)
+        case nbd(NBDDevice)
     }
 
     private let kind: Kind
 
     public init(_ file: StoreFile) { kind = .file(file) }
+    public init(_ export: NBDDevice) { kind = .nbd(export) }
 
     /// What an event loop polls to learn of finished reads of the fetch queue.
     public var fetchDescriptor: Int32 {
         switch kind {
         case .file(let file): file.fetchDescriptor
+        case .nbd(let export): export.fetchDescriptor
         }
     }
 }
@@ -20,36 +23,42 @@ extension LinuxDevice: StoreDevice {
     public var size: UInt64 {
         switch kind {
         case .file(let file): file.size
+        case .nbd(let export): export.size
         }
     }
 
     public var blockSize: Int {
         switch kind {
         case .file(let file): file.blockSize
+        case .nbd(let export): export.blockSize
         }
     }
 
     public func read(_ transfer: Transfer) -> Errno? {
         switch kind {
         case .file(let file): file.read(transfer)
+        case .nbd(let export): export.read(transfer)
         }
     }
 
     public func write(_ transfer: Transfer) -> Errno? {
         switch kind {
         case .file(let file): file.write(transfer)
+        case .nbd(let export): export.write(transfer)
         }
     }
 
     public func readBack(_ transfer: Transfer) -> Errno? {
         switch kind {
         case .file(let file): file.readBack(transfer)
+        case .nbd(let export): export.readBack(transfer)
         }
     }
 
     public func discard(offset: UInt64, length: UInt64) -> Errno? {
         switch kind {
         case .file(let file): file.discard(offset: offset, length: length)
+        case .nbd(let export): export.discard(offset: offset, length: length)
         }
     }
 
@@ -59,6 +68,7 @@ extension LinuxDevice: StoreDevice {
     ) -> Int {
         switch kind {
         case .file(let file): unsafe file.reap(queue, into: completions, wait: wait)
+        case .nbd(let export): unsafe export.reap(queue, into: completions, wait: wait)
         }
     }
 }

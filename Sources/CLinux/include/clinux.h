@@ -137,6 +137,18 @@ void clinux_eventfd_signal(int fd);
 /* Waits until signalled or for `nanoseconds`; clears the signal. 1: signalled. */
 int clinux_eventfd_wait(int fd, uint64_t nanoseconds);
 
+/* ---- poller.c: an epoll ---- */
+
+enum { CLINUX_POLL_READABLE = 0x1, CLINUX_POLL_WRITABLE = 0x4, CLINUX_POLL_HANGUP = 0x2000 };
+
+int clinux_poller_open(void);
+/* `events`: CLINUX_POLL_* or'ed; the end of a connection is always one. */
+int clinux_poller_add(int poller, int fd, uint32_t events);
+int clinux_poller_change(int poller, int fd, uint32_t events);
+int clinux_poller_remove(int poller, int fd);
+/* Waits until something is ready, or for `nanoseconds`. True: the other end of something has gone. */
+bool clinux_poller_wait(int poller, uint64_t nanoseconds);
+
 /* ---- ring.c: one io_uring over one open file ---- */
 
 struct clinux_ring;
