@@ -85,6 +85,9 @@ static void refuses_values(void)
     tier = tier_of(FROSTLINE_TIER_NBD, "nbd://localhost/export", 0);
     tier.connections = 99;
     refuses_tier(tier, -EINVAL, "99 connections");
+    refuses_tier(tier_of(FROSTLINE_TIER_NBD, "http://localhost/", 0), -EINVAL, "uri is not one of nbd:");
+    refuses_tier(tier_of(FROSTLINE_TIER_NBD, "nbd+unix:///?socket=/nonexistent/socket", 0), -ENOTCONN,
+                 "tier 0 (nbd): cannot use nbd+unix:///?socket=/nonexistent/socket: connect: No such file");
     tier = tier_of(FROSTLINE_TIER_FILE, "/nonexistent/store", 64 * MIB);
     tier.incompressible = FROSTLINE_INCOMPRESSIBLE_KEEP_RAW;
     refuses_tier(tier, -EINVAL, "kind compressed only");

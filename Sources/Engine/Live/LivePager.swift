@@ -51,7 +51,7 @@ public final class LivePager: Sendable {
         }
         let tiers = try Setup.tiers(options)
         var devices: [LinuxDevice?] = []
-        for (index, tier) in tiers.enumerated() { devices.append(try Setup.openDevice(tier, index)) }
+        for (index, tier) in tiers.enumerated() { devices.append(try Setup.openDevice(tier, index, host)) }
         do {
             let reference = try WakeUpReference()
             let port = try LinuxKernel(tracking: tracking)

@@ -130,17 +130,19 @@ extension Setup {
         func refuse(_ what: String, _ cure: String) throws(SetupFailure) {
             throw refusal(index, tier, .notSupported, "\(what) is not built yet; \(cure)")
         }
-        if case .nbd = tier.kind { try refuse("kind nbd", "choose file") }
         if !tier.readLimits.isNone || !tier.writeLimits.isNone {
             try refuse("a rate limit", "leave it out")
         }
     }
 
     /// Opens what a tier keeps its pages on; nil for memory.
-    static func openDevice(_ tier: TierOptions, _ index: Int) throws(SetupFailure) -> LinuxDevice? {
+    static func openDevice(
+        _ tier: TierOptions, _ index: Int, _ host: Host
+    ) throws(SetupFailure) -> LinuxDevice? {
         try checkBuilt(tier, index)
         switch tier.kind {
-        case .compressed, .nbd: return nil
+        case .compressed: return nil
+        case .nbd(let uri): return LinuxDevice(try openExport(uri, tier, index, host))
         case .file(let path):
             do {
                 return LinuxDevice(try StoreFile(path: path, size: tier.maxBytes))
@@ -166,8 +168,7 @@ extension Setup {
         return try settingUp(tier, index) { () throws(Errno) in
             .log(
                 try LogStore(
-                    device: device, size: tier.maxBytes == 0 ? device.size : tier.maxBytes,
-                    tier: TierIndex(index + 1), sealer: sealer))
+                    device: device, size: device.size, tier: TierIndex(index + 1), sealer: sealer))
         }
     }
 
