@@ -42,6 +42,10 @@ static void place(struct bare_server *server, uint64_t address)
             if (pread(from->file, server->page, PAGE, (off_t)(number * PAGE)) != PAGE) {
                 abort();
             }
+        } else if (from->kind == BARE_NBD) {
+            if (bare_nbd_read(from->nbd, server->page, number) < 0) {
+                abort();
+            }
         }
     }
     struct uffdio_copy copy = {.dst = address, .src = (uintptr_t)server->page, .len = PAGE};

@@ -105,6 +105,7 @@ enum Contents {
     case readyPage
     case lz4(CompressedPages)
     case file(Int32)
+    case nbd(OpaquePointer)
 }
 
 /// Runs `body` while a bare server serves a part of the guest, whose pages are gone.
@@ -122,6 +123,9 @@ func withBareServer<Answer>(
     case .file(let descriptor):
         raw.kind = Int32(BARE_FILE.rawValue)
         raw.file = descriptor
+    case .nbd(let connection):
+        raw.kind = Int32(BARE_NBD.rawValue)
+        raw.nbd = connection
     }
     return try (pages?.data ?? []).withUnsafeBufferPointer { data in
         try (pages?.offsets ?? []).withUnsafeBufferPointer { offsets in

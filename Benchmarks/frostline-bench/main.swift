@@ -38,6 +38,10 @@ for threads in FaultRates.threadCounts {
 try measure("policy/prefetch") { try FaultRates(bench: bench).runSequential() }
 try measure("faults-per-second/zram") { try FaultRates(bench: bench).runZram() }
 try measure("faults-per-second/file") { try FaultRates(bench: bench).runFile() }
+for depth in Remote.depths {
+    try measure("iops/nbd/\(depth)") { try Remote(bench: bench).rate(depth: depth) }
+}
+try measure("fault/nbd") { try Remote(bench: bench).faultTimes() }
 try measure("evict") { try Eviction(bench: bench).run() }
 try measure("evict/file/clean") { try Eviction(bench: bench).runClean() }
 try measure("fault/file") { try DeviceTier(bench: bench).runFaults() }

@@ -24,12 +24,16 @@ enum bare_wait {
 enum bare_kind {
     BARE_READY = 0,
     BARE_LZ4 = 1,  /* decompressed from `data` */
-    BARE_FILE = 2  /* read with pread from `file` */
+    BARE_FILE = 2, /* read with pread from `file` */
+    BARE_NBD = 3   /* read with nbd_pread from `nbd` */
 };
+
+struct bare_nbd;
 
 struct bare_contents {
     int kind;           /* enum bare_kind */
     int file;           /* BARE_FILE: an O_DIRECT descriptor, page i at i * 4096 */
+    struct bare_nbd *nbd; /* BARE_NBD: page i at i * 4096 */
     const uint8_t *data;      /* BARE_LZ4: compressed pages */
     const uint64_t *offsets;  /* BARE_LZ4: page i is data[offsets[i]] up to data[offsets[i + 1]] */
 };
@@ -93,6 +97,18 @@ uint64_t bench_read(const void *base, uint32_t page);
 void bare_close(int fd);
 /* Creates a nameless O_DIRECT file with these contents; the descriptor or a negated errno. */
 int bare_file_create(const char *path, const void *contents, uint64_t length);
+
+/* ---- nbd.c: libnbd alone, one connection ---- */
+
+/* -ENOENT: there is no libnbd. -ENOTCONN: no connection. */
+int bare_nbd_open(const char *uri, struct bare_nbd **out);
+void bare_nbd_close(struct bare_nbd *nbd);
+/* Writes `length` bytes to the export's start. */
+int bare_nbd_fill(struct bare_nbd *nbd, const void *contents, uint64_t length);
+/* Reads one page, and waits for it. */
+int bare_nbd_read(struct bare_nbd *nbd, void *page, uint64_t number);
+/* Reads the pages of `order`, `depth` at once; `elapsed` gets the nanoseconds. */
+int bare_nbd_read_many(struct bare_nbd *nbd, const uint32_t *order, int count, int depth, uint64_t *elapsed);
 
 /* ---- zram.c: a swap device of our own, for as long as it is measured ---- */
 
