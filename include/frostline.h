@@ -285,10 +285,13 @@ typedef enum frostline_block_flags {
 } frostline_block_flags;
 
 /* A block of guest RAM: private anonymous memory of this process, or shared memory
- * without a name (memfd), which no other process may have mapped. */
+ * without a name (memfd), which no other process may have mapped. Shared memory may be in
+ * huge pages of 2 MiB (hugetlbfs) where the kernel has read-write protection: they leave and
+ * come back whole, by guard MINOR, and a descriptor of their file must be open in this
+ * process. Offsets and lengths of discards are whole huge pages then. */
 typedef struct frostline_block_info {
     uint32_t struct_size;
-    uint32_t page_size;       /* of the mapping; must be 4096 */
+    uint32_t page_size;       /* of the mapping: 4096, or 2097152 for hugetlbfs */
     const char *name;         /* for messages and statistics */
     void *address;            /* page-aligned */
     uint64_t length;          /* a multiple of the page size, not 0 */
@@ -492,9 +495,9 @@ int frostline_pager_remove_tier(frostline_pager *pager, uint32_t index, char *er
  * Control thread. On failure *out is NULL and the block is as it was, but for
  * merging.
  *   -EINVAL      an argument is missing, or the memory is not page-aligned, empty,
- *                or not private and anonymous
- *   -EOPNOTSUPP  page_size is not 4096, or the tracker or guard that was demanded,
- *                or this kernel, does not fit this kind of memory
+ *                of another page size, or not of a kind that can be paged
+ *   -EOPNOTSUPP  page_size is neither 4096 nor 2097152, or the tracker or guard that was
+ *                demanded, or this kernel, does not fit this kind of memory
  *   -EBUSY       the memory is registered with another userfaultfd, or the pager
  *                has as many blocks as it takes (64)
  *   other        as the kernel answered; -ENOMEM may mean vm.max_map_count

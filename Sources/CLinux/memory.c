@@ -91,6 +91,17 @@ int clinux_populate(void *address, uint64_t length)
     return 0;
 }
 
+int clinux_populate_write(void *address, uint64_t length)
+{
+    enum { POPULATE_WRITE = 23 }; /* MADV_POPULATE_WRITE, Linux 5.14 */
+    while (madvise(address, length, POPULATE_WRITE) < 0) {
+        if (errno != EINTR && errno != EAGAIN) {
+            return -errno;
+        }
+    }
+    return 0;
+}
+
 /* Other threads may be writing: a page that is no longer blank is seen or missed. */
 __attribute__((no_sanitize("thread"))) static bool is_blank(const char *page)
 {

@@ -9,7 +9,7 @@ extension Pager {
     public func beginDiscard(_ region: Region, pages: Range<Int>) {
         forEachChunk(region, pages) { chunk, part in
             guard region.chunks.beginDiscard(chunk) else { return }
-            for page in part { markDiscarded(region, page) }
+            for head in heads(region, part) { markDiscarded(region, head) }
         }
     }
 
@@ -19,7 +19,7 @@ extension Pager {
             // What fills the hole has an age of its own, also where holes fill unnoticed.
             region.ages.forget(part)
             guard region.chunks.endDiscard(chunk) else { return }
-            for page in part {
+            for page in heads(region, part) {
                 let entry = region.table[page]
                 precondition(entry.state == .discarding, "a discard ended that never began")
                 let changed = transition(region, page, from: entry, to: entry.becoming(.resident, payload: 0))
@@ -31,6 +31,14 @@ extension Pager {
         }
     }
 
+    /// The pages whose entries speak for a range.
+    private func heads(_ region: Region, _ pages: Range<Int>) -> StrideTo<Int> {
+        precondition(
+            pages.lowerBound % region.unitPages == 0 && pages.count % region.unitPages == 0,
+            "a part of a huge page cannot be discarded")
+        return stride(from: pages.lowerBound, to: pages.upperBound, by: region.unitPages)
+    }
+
     private func forEachChunk(
         _ region: Region, _ pages: Range<Int>, _ body: (Int, Range<Int>) -> Void
     ) {
@@ -39,6 +47,13 @@ extension Pager {
         for chunk in region.chunk(of: pages.lowerBound)...region.chunk(of: pages.upperBound - 1) {
             body(chunk, pages.clamped(to: region.pages(ofChunk: chunk)))
         }
+    }
+
+    private func dropStored(_ region: Region, _ page: Int, _ entry: PageEntry) {
+        if region.guard.leavesWhole { return dropParts(region, page, entry) }
+        let locator = Locator(payload: entry.payload)
+        store.drop(locator)
+        counters.stored(locator.tier, change: -1)
     }
 
     private func markDiscarded(_ region: Region, _ page: Int) {
@@ -55,20 +70,18 @@ extension Pager {
             case .resident:
                 dropCopy(entry)
             case .stored:
-                let locator = Locator(payload: entry.payload)
-                store.drop(locator)
-                counters.stored(locator.tier, change: -1)
-                counters.discardedPages.increment()
+                dropStored(region, page, entry)
+                counters.discardedPages.increment(by: UInt64(region.unitPages))
             case .staged:
                 // The worker holds the contents and finds the entry changed.
                 dropCopy(entry)
-                counters.discardedPages.increment()
+                counters.discardedPages.increment(by: UInt64(region.unitPages))
             case .arriving:
                 // So does the fault server.
-                counters.discardedPages.increment()
+                counters.discardedPages.increment(by: UInt64(region.unitPages))
             case .poisoned where region.guard.isShared:
                 // A hole punched into the file leaves the poison where it is.
-                _ = kernel.zap(start: region.address(of: page), length: UInt64(pageSize))
+                _ = kernel.zap(start: region.address(of: page), length: region.unitLength)
             case .poisoned, .leaving, .wanted, .rescuing, .placing, .filling, .punching,
                 .discarding:
                 break

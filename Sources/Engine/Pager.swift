@@ -45,6 +45,8 @@ public final class Pager<Port: KernelPort>: Sendable {
     let unmatchedTransfer = Atomic<Bool>(false)
     /// Where pages are leaving at this moment: the first one's address; 0 for nowhere.
     let leavingFrom = Atomic<UInt64>(0)
+    /// The huge page whose parts the fault server reads at this moment: its address, 0 for none.
+    let wholeInHand = Atomic<UInt64>(0)
     /// Even while the fault server is between two batches of messages.
     let serverEpoch = Atomic<UInt64>(0)
 
@@ -74,11 +76,12 @@ public final class Pager<Port: KernelPort>: Sendable {
         (counters.residentPages.value + counters.stagedPages.value) * pageSize + store.heldBytes
     }
 
-    /// A page came into guest memory: it counts, and it is as hot as can be.
+    /// A page, or what arrives together with it, came into guest memory: it counts, and it
+    /// is as hot as can be.
     @inline(__always)
     func arrived(_ region: Region, _ page: Int) {
         touched(region, page)
-        counters.residentPages.add(1, ordering: .relaxed)
+        counters.residentPages.add(region.unitPages, ordering: .relaxed)
         let limit = settings.limit
         guard limit != 0, settings.mode == .active, cost > Int(limit) else { return }
         if !limitPassed.exchange(true, ordering: .relaxed) { wakeWorker() }
@@ -87,8 +90,18 @@ public final class Pager<Port: KernelPort>: Sendable {
     /// A page of guest memory was touched, as a fault told.
     @inline(__always)
     func touched(_ region: Region, _ page: Int) {
-        region.ages[page] = currentStamp.load(ordering: .relaxed)
+        setAge(region, page, currentStamp.load(ordering: .relaxed))
         region.visits.wake(region.hugePage(of: page))
+    }
+
+    /// Gives a page, and what leaves together with it, an age.
+    @inline(__always)
+    func setAge(_ region: Region, _ head: Int, _ stamp: UInt8) {
+        if region.unitPages == 1 {
+            region.ages[head] = stamp
+        } else {
+            region.ages.set(region.unit(of: head), stamp)
+        }
     }
 
     /// Runs `body` between two steps of the worker.

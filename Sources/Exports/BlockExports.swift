@@ -43,14 +43,10 @@ public func frostline_block_attach(
         unsafe out.pointee = nil
         let info = unsafe try known(given)
         let name = unsafe info.name.map { unsafe String(cString: $0) } ?? "(unnamed)"
-        guard unsafe info.page_size == pageSize else {
-            throw SetupFailure(
-                .notSupported,
-                unsafe "block \(name) has pages of \(info.page_size) bytes; only 4096 is supported")
-        }
         let owner = unsafe livePager(pager)
         let region = unsafe try owner.attach(
             name: name, start: UInt64(UInt(bitPattern: info.address)), length: info.length,
+            pageBytes: Int(info.page_size),
             mayMerge: info.flags & FROSTLINE_BLOCK_MERGEABLE.rawValue != 0)
         let block = AttachedBlock(owner: owner, region: region)
         unsafe out.pointee = OpaquePointer(Unmanaged.passRetained(block).toOpaque())
@@ -154,8 +150,7 @@ private func withPages(
     guard let block = unsafe block else { preconditionFailure("a null block was passed") }
     let attached = unsafe Unmanaged<AttachedBlock>.fromOpaque(UnsafeRawPointer(block)).takeUnretainedValue()
     precondition(
-        offset % UInt64(pageSize) == 0 && length % UInt64(pageSize) == 0,
-        "a discard covers whole pages")
+        (offset | length) % UInt64(pageSize) == 0, "a discard covers whole pages")
     let first = Int(offset) / pageSize
     body(attached.owner.pager, attached.region, first..<first + Int(length) / pageSize)
 }

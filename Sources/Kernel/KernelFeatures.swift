@@ -10,15 +10,19 @@ public struct KernelFeatures: Equatable, Sendable {
     public var poison: Bool
     /// Faults of shared memory whose page is in its file and only not mapped.
     public var minorShared: Bool
+    /// The same for huge pages of hugetlbfs.
+    public var minorHuge: Bool
 
     public init(
-        readWriteProtection: Bool, writeProtection: Bool, move: Bool, poison: Bool, minorShared: Bool
+        readWriteProtection: Bool, writeProtection: Bool, move: Bool, poison: Bool, minorShared: Bool,
+        minorHuge: Bool
     ) {
         self.readWriteProtection = readWriteProtection
         self.writeProtection = writeProtection
         self.move = move
         self.poison = poison
         self.minorShared = minorShared
+        self.minorHuge = minorHuge
     }
 
     /// Asks a throw-away userfaultfd: UFFDIO_API answers what the kernel offers,
@@ -35,13 +39,16 @@ public struct KernelFeatures: Equatable, Sendable {
             writeProtection: has(PageTracking.writeProtection.features),
             move: has(uffdFeatureMove),
             poison: has(uffdFeaturePoison),
-            minorShared: has(uffdFeatureMissingShared | uffdFeatureMinorShared))
+            minorShared: has(uffdFeatureMissingShared | uffdFeatureMinorShared),
+            minorHuge: has(uffdFeatureMissingHuge | uffdFeatureMinorHuge))
     }
 }
 
 // The importer leaves out macros with casts.
 let uffdFeatureWP: UInt64 = 1 << 0
 let uffdFeatureWPAsync: UInt64 = 1 << 15
+let uffdFeatureMissingHuge: UInt64 = 1 << 4
+let uffdFeatureMinorHuge: UInt64 = 1 << 9
 let uffdFeatureMissingShared: UInt64 = 1 << 5
 let uffdFeatureMinorShared: UInt64 = 1 << 10
 let uffdFeaturePoison: UInt64 = 1 << 14

@@ -94,7 +94,8 @@ public enum ScanResult: Sendable {
 /// The operating system as the pager uses it. `LinuxKernel` is the real one; the
 /// simulated one follows the same rules with a seeded scheduler and injected errors.
 ///
-/// All ranges are page-aligned addresses of this process. Any thread may call
+/// All ranges are page-aligned addresses of this process, in hugetlbfs whole huge pages: what
+/// is said of a page holds for a huge page there. Any thread may call
 /// anything, except where a requirement names one thread. Answers are values,
 /// not thrown, so that the hot path has no error plumbing.
 public protocol KernelPort: AnyObject, Sendable {
@@ -142,16 +143,24 @@ public protocol KernelPort: AnyObject, Sendable {
     func inCore(start: UInt64, length: UInt64, into pages: UnsafeMutableBufferPointer<UInt8>) -> Errno?
     /// UFFDIO_CONTINUE of one page of shared memory: maps it as it is in its file, and
     /// wakes its waiters. EFAULT: it is not there.
-    func mapCached(_ target: UInt64) -> Placement
+    func mapCached(_ target: UInt64, length: UInt64) -> Placement
+    /// Copies a huge page that is in its file out of a second mapping. It must be there and
+    /// stay meanwhile: a hole would be filled, or be a SIGBUS where no huge page is free.
+    func copyCached(from start: UInt64, length: UInt64, to buffer: UnsafeMutableRawPointer)
+    /// Makes a huge page present and writable in a second mapping, with zeros if its file has
+    /// a hole there (MADV_POPULATE_WRITE). EFAULT: no huge page is free.
+    func fillView(start: UInt64, length: UInt64) -> Errno?
     /// MADV_REMOVE on a mapping of shared memory: the pages leave their file and every
     /// mapping of it. Wakes nobody.
     func punch(start: UInt64, length: UInt64) -> Errno?
-    /// UFFDIO_COPY of one page; wakes its waiters.
-    func copy(from source: UnsafeRawPointer, to target: UInt64) -> Placement
-    /// UFFDIO_ZEROPAGE of one page; wakes its waiters.
+    /// UFFDIO_COPY of one page; wakes its waiters. In hugetlbfs it is `alreadyThere`, too,
+    /// when no huge page is free.
+    func copy(from source: UnsafeRawPointer, to target: UInt64, length: UInt64) -> Placement
+    /// UFFDIO_ZEROPAGE of one page; wakes its waiters. Not in hugetlbfs.
     func zero(_ target: UInt64) -> Placement
-    /// UFFDIO_POISON of one page; wakes its waiters.
-    func poison(_ target: UInt64) -> Placement
+    /// UFFDIO_POISON of one page; wakes its waiters. In hugetlbfs a page that was armed when
+    /// it was unmapped is `alreadyThere` until it is disarmed.
+    func poison(_ target: UInt64, length: UInt64) -> Placement
     func wake(start: UInt64, length: UInt64)
 
     /// Takes waiting fault messages without blocking. Fault thread only.
@@ -172,4 +181,12 @@ public protocol KernelPort: AnyObject, Sendable {
     func pause()
     /// Where another thread might get in between; only the simulation does anything here.
     func interleave()
+}
+
+extension KernelPort {
+    /// UFFDIO_COPY of one page of ordinary size.
+    @inline(__always)
+    public func copy(from source: UnsafeRawPointer, to target: UInt64) -> Placement {
+        unsafe copy(from: source, to: target, length: UInt64(pageSize))
+    }
 }

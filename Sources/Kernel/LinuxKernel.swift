@@ -19,6 +19,7 @@ public final class LinuxKernel: Sendable {
         var wanted = uffdFeatureMove | tracking.features
         if features.poison { wanted |= uffdFeaturePoison }
         if features.minorShared { wanted |= uffdFeatureMissingShared | uffdFeatureMinorShared }
+        if features.minorHuge { wanted |= uffdFeatureMissingHuge | uffdFeatureMinorHuge }
         var offered: UInt64 = 0
         if let errno = unsafe Errno.from(clinux_uffd_api(number, wanted, &offered)) { throw errno }
         let map = clinux_pagemap_open()
@@ -155,26 +156,33 @@ extension LinuxKernel: KernelPort {
         return unsafe .from(clinux_in_core(address, length, pages.baseAddress))
     }
 
-    public func mapCached(_ target: UInt64) -> Placement {
-        Self.placement(clinux_uffd_continue(faults.number, target, UInt64(pageSize)))
+    public func mapCached(_ target: UInt64, length: UInt64) -> Placement {
+        Self.placement(clinux_uffd_continue(faults.number, target, length))
+    }
+
+    public func copyCached(from start: UInt64, length: UInt64, to buffer: UnsafeMutableRawPointer) {
+        unsafe buffer.copyMemory(from: UnsafeRawPointer(bitPattern: UInt(start))!, byteCount: Int(length))
+    }
+
+    public func fillView(start: UInt64, length: UInt64) -> Errno? {
+        .from(unsafe clinux_populate_write(UnsafeMutableRawPointer(bitPattern: UInt(start)), length))
     }
 
     public func punch(start: UInt64, length: UInt64) -> Errno? {
         unsafe .from(clinux_punch(UnsafeMutableRawPointer(bitPattern: UInt(start)), length))
     }
 
-    public func copy(from source: UnsafeRawPointer, to target: UInt64) -> Placement {
+    public func copy(from source: UnsafeRawPointer, to target: UInt64, length: UInt64) -> Placement {
         let from = UInt64(UInt(bitPattern: source))
-        return Self.placement(
-            clinux_uffd_copy(faults.number, target, from, UInt64(pageSize)))
+        return Self.placement(clinux_uffd_copy(faults.number, target, from, length))
     }
 
     public func zero(_ target: UInt64) -> Placement {
         Self.placement(clinux_uffd_zero(faults.number, target, UInt64(pageSize)))
     }
 
-    public func poison(_ target: UInt64) -> Placement {
-        Self.placement(clinux_uffd_poison(faults.number, target, UInt64(pageSize)))
+    public func poison(_ target: UInt64, length: UInt64) -> Placement {
+        Self.placement(clinux_uffd_poison(faults.number, target, length))
     }
 
     @inline(__always)

@@ -5,6 +5,8 @@ public enum MemoryKind: Equatable, Sendable {
     case privateAnonymous
     /// One shmem file without a name, mapped shared: a memfd, or shared anonymous memory.
     case shared
+    /// The same in huge pages of 2 MiB (hugetlbfs).
+    case sharedHuge
     case other(Other)
 
     /// What no page can be taken from.
@@ -19,6 +21,7 @@ public enum MemoryKind: Equatable, Sendable {
         switch UInt32(answer) {
         case CLINUX_MEMORY_PRIVATE_ANONYMOUS.rawValue: self = .privateAnonymous
         case CLINUX_MEMORY_SHARED.rawValue: self = .shared
+        case CLINUX_MEMORY_SHARED_HUGE.rawValue: self = .sharedHuge
         case CLINUX_MEMORY_UNMAPPED.rawValue: self = .other(.unmapped)
         case CLINUX_MEMORY_NOT_WRITABLE.rawValue: self = .other(.notWritable)
         case CLINUX_MEMORY_PRIVATE_FILE.rawValue: self = .other(.privateFile)

@@ -196,6 +196,39 @@ static void refuses_memory(frostline_pager *pager, void *address, const char *re
     check(answer == -EINVAL && strstr(error, reason), reason, error);
 }
 
+/* Huge pages of hugetlbfs, which none need be set aside for. */
+static void refuses_huge_pages(frostline_pager *pager)
+{
+    const int both = PROT_READ | PROT_WRITE, shared = MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE;
+    void *ordinary = mmap(NULL, 4 * MIB, both, shared, -1, 0);
+    uint64_t aligned = ((uint64_t)(uintptr_t)ordinary + 2 * MIB - 1) / (2 * MIB) * (2 * MIB);
+    frostline_block *block;
+    frostline_block_info info;
+    char error[512] = "";
+
+    memset(&info, 0, sizeof info);
+    info.struct_size = sizeof info;
+    info.page_size = (uint32_t)(2 * MIB);
+    info.name = "huge";
+    info.address = (void *)(uintptr_t)aligned;
+    info.length = 2 * MIB;
+    check(api.attach(pager, &info, &block, error, sizeof error) == -EINVAL && strstr(error, "not hugetlbfs"),
+          "ordinary memory is not taken for huge pages", error);
+    munmap(ordinary, 4 * MIB);
+    info.address = mmap(NULL, 2 * MIB, both, shared | MAP_HUGETLB | 21 << MAP_HUGE_SHIFT, -1, 0);
+    if (info.address == MAP_FAILED) {
+        return; /* a kernel without hugetlbfs */
+    }
+    if (strcmp(stats_of(pager).tracker, "rwp") != 0) {
+        check(api.attach(pager, &info, &block, error, sizeof error) == -EOPNOTSUPP && strstr(error, "Linux 7.3"),
+              "huge pages are refused without read-write protection", error);
+    }
+    info.page_size = (uint32_t)PAGE;
+    check(api.attach(pager, &info, &block, error, sizeof error) == -EINVAL && strstr(error, "2097152"),
+          "huge pages are not taken for ordinary memory", error);
+    munmap(info.address, 2 * MIB);
+}
+
 static void refuses_blocks(void)
 {
     frostline_options options = good_options();
@@ -211,8 +244,11 @@ static void refuses_blocks(void)
     check(strcmp(stats_of(pager).guard, "minor") == 0, "and guarded by minor faults", stats_of(pager).guard);
     api.detach(block);
     check(strcmp(stats_of(pager).guard, "move") == 0, "which is over when it is detached", stats_of(pager).guard);
-    info.page_size = 2 * MIB;
-    check(api.attach(pager, &info, &block, error, sizeof error) == -EOPNOTSUPP && strstr(error, "4096"), "huge pages are refused", error);
+    info.page_size = (uint32_t)(16 * PAGE);
+    check(api.attach(pager, &info, &block, error, sizeof error) == -EOPNOTSUPP && strstr(error, "4096"),
+          "other page sizes are refused", error);
+    refuses_huge_pages(pager);
+    info.page_size = (uint32_t)PAGE;
 
     int file = open("/proc/self/exe", O_RDONLY);
     int named = open(".", O_RDWR | O_TMPFILE, 0600);

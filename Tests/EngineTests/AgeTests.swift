@@ -20,7 +20,7 @@ struct AgeMapTests {
             let first = random.below(expected.count)
             let range = first..<first + 1 + random.below(expected.count - first)
             let stamp = UInt8(1 + random.below(14))
-            switch random.below(5) {
+            switch random.below(6) {
             case 0:
                 var returned = [Int](repeating: 0, count: AgeMap.stampCount)
                 ages.map.stamp(range, stamp, returned: &returned)
@@ -39,6 +39,9 @@ struct AgeMapTests {
                 for page in range where expected[page] != AgeMap.absent && expected[page] != AgeMap.kept {
                     expected[page] = stamp
                 }
+            case 4:
+                ages.map.set(range, stamp)
+                for page in range { expected[page] = stamp }
             default:
                 ages.map[first] = AgeMap.kept
                 expected[first] = AgeMap.kept

@@ -238,6 +238,21 @@ struct EvictionChoiceTests {
         #expect(pick(&choice, Array(repeating: 2, count: 511) + [3]).isEmpty)
     }
 
+    @Test("takes what leaves whole if all of it may leave, and goes beyond the plan for the last one")
+    func wholeOnly() {
+        var choice = EvictionChoice(EvictionPlan(whole: StampSet([1]), part: 2, quota: 600))
+        func takes(_ stamps: [UInt8]) -> Bool { choice.takesWhole(Self.wholeHugePage) { stamps[$0] } }
+        #expect(!takes(Array(repeating: 2, count: 511) + [3]))
+        #expect(choice.quota == 600)
+        #expect(takes(Array(repeating: 1, count: 500) + Array(repeating: 2, count: 12)))
+        #expect(choice.quota == 588)
+        #expect(takes(Array(repeating: 2, count: 512)))
+        #expect(takes(Array(repeating: 2, count: 512)))
+        #expect(choice.isQuotaUsed)
+        #expect(!takes(Array(repeating: 2, count: 512)))
+        #expect(takes(Array(repeating: 1, count: 512)))
+    }
+
     @Test("goes once round when ages alone decide")
     func noQuota() {
         var choice = EvictionChoice(EvictionPlan(whole: StampSet([1])))

@@ -76,6 +76,18 @@ struct ForcedEvictionTests {
             evictions: evictionsWanted(200_000))
     }
 
+    /// In the lab, which has huge pages in hugetlbfs as well.
+    @Test(
+        "keep every write of several writers: huge pages of hugetlbfs",
+        .enabled(if: hasReadWriteProtection && hasHugePages, "no read-write protection, or no huge pages"),
+        arguments: [false, true])
+    func hugePages(inFile: Bool) throws {
+        let path = temporaryPath("forced-eviction-huge")
+        try run(
+            inFile ? .file(path: path, size: 256 << 20) : .compressed, memory: .sharedHuge,
+            tracker: .automatic, guard: .automatic, evictions: evictionsWanted(800_000))
+    }
+
     /// Returns how many objects were moved within the pool.
     @discardableResult
     private func run(
@@ -93,12 +105,14 @@ struct ForcedEvictionTests {
         options.compaction = compaction
         let live = try LivePager(options, host: log.host)
         let memory = try VersionedMemory(pageCount: (96 << 20) / pageSize, kind)
-        let region = try live.attach(name: "ram", start: memory.start, length: memory.length)
+        let region = try live.attach(
+            name: "ram", start: memory.start, length: memory.length,
+            pageBytes: kind == .sharedHuge ? hugePageSize : pageSize)
         #expect(region.guard == expectedGuard(`guard`, kind))
-        let writers = Writers(memory, count: 3, seed: seed) { page in
-            live.pager.beginDiscard(region, pages: page..<page + 1)
-            memory.drop(page)
-            live.pager.endDiscard(region, pages: page..<page + 1)
+        let writers = Writers(memory, count: 3, seed: seed) { pages in
+            live.pager.beginDiscard(region, pages: pages)
+            memory.drop(pages)
+            live.pager.endDiscard(region, pages: pages)
         }
         let deadline = monotonicNow() + 300_000_000_000
         let counters = live.pager.counters
@@ -139,9 +153,16 @@ extension CompactionLimits {
 
 private let hasReadWriteProtection = (try? KernelFeatures.probe().readWriteProtection) ?? false
 
+/// Enough of them are free for the memory of one test.
+private let hasHugePages: Bool = {
+    let text = try? String(contentsOfFile: "/proc/meminfo", encoding: .utf8)
+    let line = text?.split(separator: "\n").first { $0.hasPrefix("HugePages_Free:") }
+    return line?.split(separator: " ").last.flatMap { Int($0) } ?? 0 >= 48
+}()
+
 private func expectedGuard(_ choice: PagerOptions.GuardChoice, _ kind: MemoryKind) -> Guard {
     switch choice {
-    case .automatic, .move, .minor: kind == .shared ? .minor : .move
+    case .automatic, .move, .minor: kind == .sharedHuge ? .minorHuge : kind == .shared ? .minor : .move
     case .freeze: kind == .shared ? .freezeShared : .freeze
     case .writeProtect: .writeProtect
     }
@@ -157,7 +178,7 @@ final class Writers: Sendable {
 
     init(
         _ memory: VersionedMemory, count: Int, seed: UInt64,
-        discard: @escaping @Sendable (Int) -> Void
+        discard: @escaping @Sendable (Range<Int>) -> Void
     ) {
         threads = Mutex([])
         let started = (0..<count).map { writer in
@@ -170,16 +191,18 @@ final class Writers: Sendable {
 
     private func work(
         _ memory: VersionedMemory, _ writer: Int, _ count: Int, _ seed: UInt64,
-        _ discard: (Int) -> Void
+        _ discard: (Range<Int>) -> Void
     ) {
         var random = SplitMix(state: seed &+ UInt64(writer))
-        let share = memory.pageCount / count
+        let unit = memory.unitPages
+        let share = memory.pageCount / unit / count
         while !stopping.load(ordering: .relaxed) {
-            let page = random.below(share) * count + writer
+            let head = (random.below(share) * count + writer) * unit
+            let page = head + (unit > 1 ? random.below(unit) : 0)
             // Untouched before, so that pages in the store are discarded too.
             if random.below(24) == 0 {
-                discard(page)
-                memory.forget(page)
+                discard(head..<head + unit)
+                for page in head..<head + unit { memory.forget(page) }
             }
             if !memory.verify(page) { wrong.add(1, ordering: .relaxed) }
             if random.below(3) > 0 { memory.advance(page) }

@@ -12,6 +12,11 @@ final class VersionedMemory: @unchecked Sendable {
     /// Threads touch disjoint elements only.
     private let versions: UnsafeMutablePointer<UInt32>
 
+    /// Pages that can only be dropped together.
+    var unitPages: Int { kind == .sharedHuge ? hugePageSize / pageSize : 1 }
+    /// The file, kept open as a host program keeps it.
+    private var descriptor: Int32 = -1
+
     /// Private anonymous memory, or a memfd mapped shared, as a guest's would be.
     init(pageCount: Int, _ kind: MemoryKind = .privateAnonymous) throws {
         self.pageCount = pageCount
@@ -24,27 +29,30 @@ final class VersionedMemory: @unchecked Sendable {
         guard let room, room != MAP_FAILED else { throw Errno(errno) }
         let aligned = (Int(bitPattern: room) + hugePageSize - 1) / hugePageSize * hugePageSize
         base = UnsafeMutableRawPointer(bitPattern: aligned)!
-        if kind == .shared { try Self.mapShared(base, length) }
-        // As QEMU does: a fork by one test must not share the memory of the others.
-        guard madvise(base, length, MADV_DONTFORK) == 0 else { throw Errno(errno) }
         versions = .allocate(capacity: pageCount)
         versions.initialize(repeating: 0, count: pageCount)
+        if kind != .privateAnonymous { descriptor = try Self.mapShared(base, length, kind) }
+        // As QEMU does: a fork by one test must not share the memory of the others.
+        guard madvise(base, length, MADV_DONTFORK) == 0 else { throw Errno(errno) }
     }
 
-    private static func mapShared(_ base: UnsafeMutableRawPointer, _ length: Int) throws {
-        let descriptor = memoryFile("versioned-memory")
+    private static func mapShared(
+        _ base: UnsafeMutableRawPointer, _ length: Int, _ kind: MemoryKind
+    ) throws -> Int32 {
+        let descriptor = memoryFile("versioned-memory", isHuge: kind == .sharedHuge)
         guard descriptor >= 0, ftruncate(descriptor, length) == 0 else { throw Errno(errno) }
-        defer { close(descriptor) }
         let flags = MAP_SHARED | MAP_FIXED
         let mapped = mmap(base, length, PROT_READ | PROT_WRITE, flags, descriptor, 0)
         if mapped == MAP_FAILED { throw Errno(errno) }
+        return descriptor
     }
 
     deinit {
         versions.deallocate()
         // The addresses stay taken: an object goes after its last use, which may be before its
         // block is detached, and what a pager still evicts from must not become another's.
-        madvise(base, pageCount * pageSize, Int32(kind == .shared ? MADV_REMOVE : MADV_DONTNEED))
+        madvise(base, pageCount * pageSize, Int32(kind == .privateAnonymous ? MADV_DONTNEED : MADV_REMOVE))
+        if descriptor >= 0 { close(descriptor) }
     }
 
     var start: UInt64 { UInt64(UInt(bitPattern: base)) }
@@ -100,10 +108,11 @@ final class VersionedMemory: @unchecked Sendable {
         versions[page] = version
     }
 
-    /// Gives the page back to the host, as a host program does.
-    func drop(_ page: Int) {
-        let advice = kind == .shared ? MADV_REMOVE : MADV_DONTNEED
-        precondition(madvise(base + page * pageSize, pageSize, Int32(advice)) == 0)
+    /// Gives pages back to the host, as a host program does.
+    func drop(_ pages: Range<Int>) {
+        let advice = kind == .privateAnonymous ? MADV_DONTNEED : MADV_REMOVE
+        precondition(
+            madvise(base + pages.lowerBound * pageSize, pages.count * pageSize, Int32(advice)) == 0)
     }
 
     /// The page reads as zeros from now on.
@@ -126,8 +135,9 @@ struct SplitMix {
 }
 
 /// memfd_create, which the C library declares for GNU sources only.
-private func memoryFile(_ name: String) -> Int32 {
+private func memoryFile(_ name: String, isHuge: Bool) -> Int32 {
     typealias Create = @convention(c) (UnsafePointer<CChar>, UInt32) -> Int32
     let symbol = dlsym(nil, "memfd_create")
-    return unsafeBitCast(symbol, to: Create.self)(name, 1)  // MFD_CLOEXEC
+    return unsafeBitCast(symbol, to: Create.self)(
+        name, isHuge ? 1 | 4 | 21 << 26 : 1)  // MFD_CLOEXEC, MFD_HUGETLB, MFD_HUGE_2MB
 }

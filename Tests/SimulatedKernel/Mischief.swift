@@ -12,6 +12,8 @@ public struct Mischief: Equatable, Sendable {
     public var zapFailure = 0
     /// A page of shared memory is in the host's swap when it is asked for.
     public var swappedOut = 0
+    /// No huge page of hugetlbfs is free.
+    public var poolEmpty = 0
     /// MADV_REMOVE fails and does nothing.
     public var punchFailure = 0
     /// MADV_REMOVE finds a huge page in use, and fills its part of it with zeros.
@@ -47,9 +49,17 @@ public struct Mischief: Equatable, Sendable {
     public init() {}
     public static let none = Mischief()
 
+    /// Makes failures of single reads so rare that 512 reads in a row often succeed.
+    public mutating func spareReads() {
+        for kind in [\Self.readError, \.shortRead, \.bitFlip, \.staleRead, \.submitError] {
+            self[keyPath: kind] = min(self[keyPath: kind], 1)
+        }
+    }
+
     static let kinds: [WritableKeyPath<Mischief, Int> & Sendable] = [
         \.placementBusy, \.placementFailure, \.moveAgain, \.moveFailure, \.watchFailure,
-        \.zapFailure, \.swappedOut, \.punchFailure, \.punchOnlyErases, \.vanishes, \.discardFailure,
+        \.zapFailure, \.swappedOut, \.poolEmpty, \.punchFailure, \.punchOnlyErases, \.vanishes,
+        \.discardFailure,
         \.modeFailure, \.armFailure, \.signal, \.shortScan,
         \.readError, \.shortRead, \.bitFlip, \.staleRead, \.writeError, \.noSpace,
         \.shortWrite, \.submitError,
@@ -81,6 +91,10 @@ public enum Sabotage: CaseIterable, Sendable {
     case zapLeavesMapped
     /// CONTINUE answers that it mapped the page, and does not.
     case continueMapsNothing
+    /// Of a huge page of hugetlbfs only the first 4 KiB are placed.
+    case hugePagesArriveInPart
+    /// Of a huge page of hugetlbfs only the first 4 KiB are there to be read.
+    case hugePagesAreReadInPart
     /// Punched pages stay in their file.
     case punchDoesNothing
     /// Writes to write-protected pages go on, as if they were asynchronous.

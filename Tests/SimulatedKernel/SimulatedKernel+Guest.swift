@@ -27,10 +27,10 @@ extension SimulatedKernel {
             case .poisoned:
                 return .machineCheck
             case .absent where !space[page].missing:
-                space.fill(page)
+                for page in space.unit(of: page) { space.fill(page) }
             case .absent:
                 let kind: FaultKind = space[page].cached ? .minor : .missing
-                sleep(Sleeper(space, page, kind, isWrite: isWrite))
+                sleep(Sleeper(space, space.unit(of: page).lowerBound, kind, isWrite: isWrite))
             }
         }
     }
@@ -59,8 +59,10 @@ extension SimulatedKernel {
 
     /// Fills pages of a guest that runs without a pager yet.
     public func populate(_ space: Space, _ page: Int, _ body: () -> Void) {
-        space.fill(page)
-        space[page].touchedAt = scheduler.now
+        if space[page].state == .absent {
+            for page in space.unit(of: page) { space.fill(page) }
+        }
+        for page in space.unit(of: page) { space[page].touchedAt = scheduler.now }
         body()
     }
 
@@ -70,9 +72,11 @@ extension SimulatedKernel {
         var next = pages.lowerBound
         while next < pages.upperBound {
             scheduler.step()
-            let end = min(pages.upperBound, next + 1 + scheduler.random.below(64))
+            let last = min(pages.upperBound - 1, next + scheduler.random.below(64))
+            let end = space.unit(of: last).upperBound
             for page in next..<end {
-                let isPoisoned = space[page].state == .poisoned
+                // Hugetlbfs takes poison along.
+                let isPoisoned = space[page].state == .poisoned && !space.isHugetlb
                 space.clear(page)
                 // A hole in the file does not take poison out of the page table.
                 if isPoisoned, space.isShared { space[page].state = .poisoned }

@@ -50,13 +50,15 @@ extension SimulatedKernel {
         from.clear(page)
     }
 
-    public func copy(from source: UnsafeRawPointer, to target: UInt64) -> Placement {
+    public func copy(from source: UnsafeRawPointer, to target: UInt64, length: UInt64) -> Placement {
         scheduler.step()
-        let placement = place(at: target) { space, page in
+        let placement = place(at: target, length) { space, page in
             if sabotage == .copyPlacesNothing { return .absent }
+            let offset = Int(space.address(of: page) - target)
+            if sabotage == .hugePagesArriveInPart, offset > 0 { return .present }
             if sabotage != .copyPlacesZeros {
                 requirePresent(source)
-                space.memory(page).copyMemory(from: source, byteCount: pageSize)
+                space.memory(page).copyMemory(from: source + offset, byteCount: pageSize)
             }
             return .present
         }
@@ -66,15 +68,17 @@ extension SimulatedKernel {
 
     public func zero(_ target: UInt64) -> Placement {
         scheduler.step()
-        let placement = place(at: target) { _, _ in .present }
+        let placement =
+            space(at: target).isHugetlb
+            ? .failed(.invalid) : place(at: target, UInt64(pageSize)) { _, _ in .present }
         scheduler.step()
         return placement
     }
 
-    public func poison(_ target: UInt64) -> Placement {
+    public func poison(_ target: UInt64, length: UInt64) -> Placement {
         scheduler.step()
         // A mark in the page table: whether the file has the page does not matter.
-        let placement = place(at: target, overCached: true) { _, _ in
+        let placement = place(at: target, length, isPoison: true) { _, _ in
             poisoned += 1
             return .poisoned
         }
@@ -83,10 +87,12 @@ extension SimulatedKernel {
     }
 
     private func place(
-        at target: UInt64, overCached: Bool = false, _ fill: (Space, Int) -> PTE.State
+        at target: UInt64, _ length: UInt64, isPoison: Bool = false, _ fill: (Space, Int) -> PTE.State
     ) -> Placement {
         let space = space(at: target)
-        let page = Int(target - space.start) / pageSize
+        let pages = space.pages(target, length)
+        let page = pages.lowerBound
+        if !space.isWhole(pages) { return .failed(.invalid) }
         if strikes(\.placementBusy) { return .busy }
         guard space[page].missing else { return .failed(.noSuchEntry) }
         if strikes(\.placementFailure) { return .failed(.noMemory) }
@@ -94,20 +100,26 @@ extension SimulatedKernel {
             onSettled(space, page)
             return .alreadyThere
         }
-        if space[page].cached, !overCached { return .alreadyThere }
-        let state = fill(space, page)
-        if state == .present { space.fill(page) } else { space[page].state = state }
-        settle(space, page)
+        if isPoison ? space[page].isMarked : space[page].cached { return .alreadyThere }
+        // So says Linux when no huge page is free.
+        if space.isHugetlb, !isPoison, strikes(\.poolEmpty) { return .alreadyThere }
+        for page in pages {
+            let state = fill(space, page)
+            if state == .present { space.fill(page) } else { space[page].state = state }
+        }
+        settle(space, pages)
         return .placed
     }
 
-    /// A page is where it was wanted: its waiters are woken.
-    func settle(_ space: Space, _ page: Int) {
-        space[page].armed = false
-        space[page].touchedAt = scheduler.now
-        onSettled(space, page)
-        if sabotage != .placementWakesNobody { wakeSleepers(space, page..<page + 1) }
-        note("place", page, Int(space[page].state.rawValue))
+    /// Pages are where they were wanted: their waiters are woken.
+    func settle(_ space: Space, _ pages: Range<Int>) {
+        for page in pages {
+            space[page].armed = false
+            space[page].touchedAt = scheduler.now
+            onSettled(space, page)
+        }
+        if sabotage != .placementWakesNobody { wakeSleepers(space, pages) }
+        note("place", pages.lowerBound, Int(space[pages.lowerBound].state.rawValue))
     }
 
     /// Reading a staging page that is gone would read zeros.

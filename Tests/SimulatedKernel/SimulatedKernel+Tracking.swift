@@ -7,6 +7,7 @@ extension SimulatedKernel {
         let space = space(at: start)
         let pages = space.pages(start, length)
         if strikes(\.armFailure) { return .again }
+        if !space.isWhole(pages) { return .invalid }
         for page in pages where !space[page].tracked { return .noSuchEntry }
         for page in pages where space[page].isHuge {
             if let whole = space.hugePage(of: page), whole != whole.clamped(to: pages) { space.split(page) }
@@ -33,7 +34,7 @@ extension SimulatedKernel {
             // What is not mapped was not touched, which is news as well.
             space[page].idleSince = space[page].touchedAt
             space[page].scannedAt = scheduler.now
-            guard space[page].state != .absent else { continue }
+            guard space[page].state != .absent || space[page].isMarked else { continue }
             // The kernel does not tell a mark in the page table from a place in its swap.
             let isSwapped = space[page].state != .present
             let touched =
@@ -64,9 +65,11 @@ extension SimulatedKernel {
         if strikes(\.placementBusy) { return .busy }
         if strikes(\.placementFailure) { return .failed(.noMemory) }
         for page in pages where !space[page].tracked { return .failed(.noSuchEntry) }
+        if !space.isWhole(pages) { return .failed(.invalid) }
         for page in pages {
-            space.split(page)
+            if !space.isHugetlb { space.split(page) }
             space[page].armed = false
+            space[page].isMarked = false
             // Whoever waited for that faults again, if it is not all that stops it.
             onSettled(space, page)
         }
@@ -105,7 +108,7 @@ extension SimulatedKernel {
     /// The host takes a page of shared memory out of the guest's page table, to swap it out
     /// say. Whether it had been touched is forgotten.
     private func vanish(_ space: Space) {
-        guard space.isShared, strikes(\.vanishes) else { return }
+        guard space.isShared, !space.isHugetlb, strikes(\.vanishes) else { return }
         let page = scheduler.random.below(space.pageCount)
         guard space[page].state == .present, space[page].missing, space[page].pins == 0 else { return }
         if space[page].touchedAt > space[page].scannedAt { space[page].touchedAt = space[page].idleSince }

@@ -25,6 +25,8 @@ public struct PTE: Sendable {
     public var touchedAt: UInt64 = 0
     public var idleSince: UInt64 = 0
     public var scannedAt: UInt64 = 0
+    /// Hugetlbfs: it was armed when it was unmapped, and the page table says so. Looks like swap.
+    public var isMarked = false
     /// When it was last swapped out.
     public var swappedAt: UInt64 = 0
 
@@ -46,11 +48,16 @@ public struct PTE: Sendable {
     public var viewStart: UInt64 = 0
     /// A shared mapping of a file, not private anonymous memory.
     public var isShared: Bool { sharedMemory != nil }
+    /// In huge pages of hugetlbfs: only whole ones are mapped, armed and freed.
+    public let isHugetlb: Bool
     /// The guest's memory, not the pager's.
     public let isGuest: Bool
 
     /// Memory of a guest: `leadingPages` after a huge page's boundary.
-    public init(name: String, pageCount: Int, leadingPages: Int, isShared: Bool) throws(Errno) {
+    public init(
+        name: String, pageCount: Int, leadingPages: Int, isShared: Bool, isHugetlb: Bool = false
+    ) throws(Errno) {
+        self.isHugetlb = isHugetlb
         let length = (pageCount + leadingPages) * pageSize
         self.name = name
         if isShared {
@@ -77,6 +84,7 @@ public struct PTE: Sendable {
         mapping = nil
         sharedMemory = nil
         isGuest = false
+        isHugetlb = false
         ptes = Self.emptyTable(pageCount)
     }
 
@@ -132,6 +140,20 @@ public struct PTE: Sendable {
         return pages == pages.clamped(to: 0..<pageCount) ? pages : nil
     }
 
+    /// The pages that are mapped together with a page.
+    public func unit(of page: Int) -> Range<Int> {
+        guard isHugetlb else { return page..<page + 1 }
+        let pagesPerHugePage = hugePageSize / pageSize
+        let first = page / pagesPerHugePage * pagesPerHugePage
+        return first..<first + pagesPerHugePage
+    }
+
+    /// Whether a range is of whole huge pages, where no others are.
+    func isWhole(_ pages: Range<Int>) -> Bool {
+        unit(of: pages.lowerBound).lowerBound == pages.lowerBound
+            && unit(of: pages.upperBound - 1).upperBound == pages.upperBound
+    }
+
     /// Maps the page's huge page, if it is in one, by single pages.
     func split(_ page: Int) {
         guard self[page].isHuge, let pages = hugePage(of: page) else { return }
@@ -156,6 +178,8 @@ public struct PTE: Sendable {
     func fill(_ page: Int) {
         self[page].state = .present
         self[page].cached = isShared
+        self[page].isHuge = isHugetlb
+        self[page].isMarked = false
     }
 
     /// The page is gone, and its memory reads as zeros.

@@ -39,7 +39,8 @@ extension World {
             steps: scheduler.steps, evictions: counters.evictions.value,
             fetches: counters.fetches.value, rescues: counters.rescues.value,
             cleanEvictions: counters.cleanEvictions.value, rewrittenBytes: rewrittenBytes,
-            compactionMoves: counters.compactionMoves.value)
+            compactionMoves: counters.compactionMoves.value,
+            wholeFetches: plan.isHugetlb ? counters.fetches.value : 0)
     }
 
     private var rewrittenBytes: UInt64 {
@@ -125,7 +126,9 @@ extension World {
     private func pageOnItsWay(from page: Int) -> Int {
         let region = block.region
         return block.pagesInUse.first {
-            $0 >= page && region.table[$0].state != .resident && region.table[$0].state != .stored
+            guard $0 >= page else { return false }
+            let state = region.table[region.head(of: $0)].state
+            return state != .resident && state != .stored
         } ?? page
     }
 
@@ -135,7 +138,9 @@ extension World {
             let longest = plan.isStorm ? 1 : scheduler.random.pick([1, 8, 64, plan.pageCount])
             var first = scheduler.random.below(plan.pageCount)
             if plan.isStorm || scheduler.random.chance(300) { first = pageOnItsWay(from: 0) }
-            let pages = first..<min(plan.pageCount, first + 1 + scheduler.random.below(longest))
+            let last = min(plan.pageCount - 1, first + scheduler.random.below(longest))
+            let space = block.space
+            let pages = space.unit(of: first).lowerBound..<space.unit(of: last).upperBound
             if !block.openDiscards.contains(where: { $0.overlaps(pages) }) { discard(block, pages) }
             if scheduler.random.chance(plan.isStorm ? 50 : 1000) { doze() }
         }

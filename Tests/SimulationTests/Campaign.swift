@@ -13,6 +13,7 @@ final class Campaign: Sendable {
         var cleanEvictions: UInt64 = 0
         var rewrittenBytes: UInt64 = 0
         var compactionMoves: UInt64 = 0
+        var wholeFetches: UInt64 = 0
         var failures: [World.Outcome] = []
     }
 
@@ -33,8 +34,8 @@ final class Campaign: Sendable {
     var summary: String {
         let totals = totals
         return "simulation: \(runs) runs from seed \(first), \(totals.steps) steps, "
-            + "\(totals.evictions) evictions (\(totals.cleanEvictions) clean), \(totals.fetches) fetches, "
-            + "\(totals.rescues) rescues, \(totals.rewrittenBytes >> 10) KiB compacted, "
+            + "\(totals.evictions) evictions (\(totals.cleanEvictions) clean), \(totals.fetches) fetches "
+            + "(\(totals.wholeFetches) in huge pages), \(totals.rescues) rescues, \(totals.rewrittenBytes >> 10) KiB compacted, "
             + "\(totals.compactionMoves) moves within the pool"
     }
 
@@ -60,6 +61,7 @@ final class Campaign: Sendable {
                 totals.cleanEvictions += outcome.cleanEvictions
                 totals.rewrittenBytes += outcome.rewrittenBytes
                 totals.compactionMoves += outcome.compactionMoves
+                totals.wholeFetches += outcome.wholeFetches
                 if outcome.violation != nil { totals.failures.append(outcome) }
             }
         }

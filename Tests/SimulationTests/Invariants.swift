@@ -10,7 +10,7 @@ extension World {
             let region = block.region
             let space = block.space
             for page in 0..<region.pageCount {
-                let entry = region.table[page]
+                let entry = region.table[region.head(of: page)]
                 // Nearly all pages; the rest is worth a call.
                 if entry.state == .resident,
                     space[page].state == .present
@@ -71,7 +71,7 @@ extension World {
     /// The page is where it was, and a write to it waits.
     private func isProtected(_ block: Block, _ page: Int) -> Bool {
         switch block.region.guard {
-        case .move, .minor, .freeze: false
+        case .move, .minor, .minorHuge, .freeze: false
         case .freezeShared, .writeProtect: block.space[page].armed && kernel.isSynchronous
         }
     }

@@ -40,6 +40,8 @@ struct Plan {
     var populated: Int
     /// Shared memory instead of private anonymous memory.
     var isShared: Bool
+    /// Of huge pages of hugetlbfs.
+    var isHugetlb: Bool
     /// Starts with huge pages, where whole ones fit in.
     var isHuge: Bool
     var guests: Int
@@ -86,6 +88,14 @@ struct Plan {
         ])
         populated = random.pick([0, 50, 100])
         isShared = guardChoice != .writeProtect && random.chance(500)
+        isHugetlb = isShared && guardChoice == .automatic && tracking && random.chance(400)
+        if isHugetlb {
+            pageCount = 512 * random.pick([1, 2, 3])
+            leadingPages = 0
+            zapsShared = false
+            if limit > 0 { limit = UInt64(random.below(pageCount) * pageSize + pageSize) }
+            if slots != nil { slots = random.pick([400, pageCount / 2, pageCount * 2]) }
+        }
         isHuge = pageCount >= 512 && random.chance(300) && !isShared
         guests = 1 + random.below(3)
         discarders = random.below(3)
@@ -121,5 +131,6 @@ struct Plan {
         compaction.pagesPerLock = random.pick([1, 16, 512])
         stallBudget = random.chance(250) ? Settings.stallBudgetMax : 0
         if stallBudget > 0, limit == 0, random.chance(700) { idleAge = 0 }
+        if isHugetlb { mischief.spareReads() }
     }
 }

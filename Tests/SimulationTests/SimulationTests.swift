@@ -38,6 +38,7 @@ struct SimulationTests {
         #expect(campaign.totals.cleanEvictions > 0)
         #expect(campaign.totals.rewrittenBytes > 0)
         #expect(campaign.totals.compactionMoves > UInt64(runs / 10))
+        #expect(campaign.totals.wholeFetches > 0)
     }
 
     @Test("replays a seed exactly", arguments: [UInt64(3), 44, 555])

@@ -17,12 +17,13 @@ final class Block {
     var isLeaving = false
 
     init(
-        name: String, pageCount: Int, leadingPages: Int, isShared: Bool, _ choice: GuardChoice,
-        _ random: inout SplitMix
+        name: String, pageCount: Int, leadingPages: Int, isShared: Bool, isHugetlb: Bool = false,
+        _ choice: GuardChoice, _ random: inout SplitMix
     ) throws(Errno) {
         space = try Space(
-            name: name, pageCount: pageCount, leadingPages: leadingPages, isShared: isShared)
-        let chosen = Self.chooseGuard(choice, isShared: isShared)
+            name: name, pageCount: pageCount, leadingPages: leadingPages, isShared: isShared,
+            isHugetlb: isHugetlb)
+        let chosen = isHugetlb ? .minorHuge : Self.chooseGuard(choice, isShared: isShared)
         region = try Region(
             name: name, start: space.start, length: space.length, guard: chosen,
             mayMerge: random.chance(300) && chosen != .writeProtect)
@@ -88,6 +89,8 @@ final class World: @unchecked Sendable {
         var cleanEvictions: UInt64
         var rewrittenBytes: UInt64
         var compactionMoves: UInt64
+        /// Of pages that leave and come back whole.
+        var wholeFetches: UInt64
     }
 
     init(seed: UInt64, sabotage: Sabotage? = nil, trace: Trace) throws {
@@ -105,7 +108,7 @@ final class World: @unchecked Sendable {
         try settings.setStallBudget(millionths: plan.stallBudget)
         block = try Block(
             name: "ram", pageCount: plan.pageCount, leadingPages: plan.leadingPages,
-            isShared: plan.isShared, plan.guardChoice, &scheduler.random)
+            isShared: plan.isShared, isHugetlb: plan.isHugetlb, plan.guardChoice, &scheduler.random)
         kernel.add(block.space)
         pager = try Pager(
             port: kernel, store: try makeStore(), settings: settings, host: host,

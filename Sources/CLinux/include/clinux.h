@@ -95,6 +95,12 @@ int clinux_populate(void *address, uint64_t length);
 int clinux_punch(void *address, uint64_t length);
 /* Another mapping of the shared memory at `address`, left out of core dumps and forks. */
 int clinux_map_again(void *address, uint64_t length, void **out);
+/* The same for huge pages of hugetlbfs, which mremap does not map again: by a descriptor of
+ * their file that is open in this process. -ENOENT: there is none. */
+int clinux_map_huge_again(void *address, uint64_t length, void **out);
+/* Makes pages writable in a mapping of shared memory that no userfaultfd watches. -EFAULT:
+ * hugetlbfs has no free page for a hole; an access would be a SIGBUS. */
+int clinux_populate_write(void *address, uint64_t length);
 /* Sets a byte for each page: 1 when it is in RAM, mapped or not (mincore). */
 int clinux_in_core(void *address, uint64_t length, unsigned char *pages);
 /* What a range is: one of enum clinux_memory. */
@@ -102,10 +108,11 @@ int clinux_memory_kind(uint64_t start, uint64_t length);
 enum clinux_memory {
     CLINUX_MEMORY_PRIVATE_ANONYMOUS,
     CLINUX_MEMORY_SHARED,       /* one shmem file without a name: memfd, shared anonymous memory */
+    CLINUX_MEMORY_SHARED_HUGE,  /* the same in huge pages of 2 MiB (hugetlbfs) */
     CLINUX_MEMORY_UNMAPPED,     /* not mapped throughout */
     CLINUX_MEMORY_NOT_WRITABLE, /* not readable and writable throughout */
     CLINUX_MEMORY_PRIVATE_FILE, /* a private mapping of a file, or of huge pages */
-    CLINUX_MEMORY_OTHER_FILE,   /* a shared mapping of a file that has a name, or of hugetlbfs */
+    CLINUX_MEMORY_OTHER_FILE,   /* a shared mapping of a file that has a name, or of other huge pages */
     CLINUX_MEMORY_MIXED         /* several kinds, or a file not in one piece */
 };
 /* Bytes of the range that are resident, by mincore. */

@@ -6,10 +6,12 @@ import Kernel
 public final class Evictor<Port: KernelPort>: @unchecked Sendable {
     let pager: Pager<Port>
     var health = StoreHealth()
-    private let batch: EvictionBatch
+    let batch: EvictionBatch
     let compaction = Compaction()
+    /// Where huge pages are copied to on their way out, made when the first one leaves.
+    var wholeBuffer: WholeBuffer?
     /// When pages of the batch were first claimed: since then accesses to them wait.
-    private var claimedAt: UInt64 = 0
+    var claimedAt: UInt64 = 0
 
     /// Tries of a MOVE that answers EAGAIN without progress, before its pages stay.
     private static var movesMax: Int { 100 }
@@ -19,14 +21,18 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         batch = EvictionBatch()
     }
 
-    /// Evicts those `candidates` that can be: distinct pages, ascending, all in one
-    /// huge page. `evenTouched`: they are wanted out even if they were touched since the last
+    /// Evicts those `candidates` that can be: distinct pages, ascending, all in one huge
+    /// page, and in hugetlbfs all of it. `evenTouched`: they are wanted out even if they were touched since the last
     /// look, which some guards could tell. Returns how many went to the store.
     public func evict(
         _ region: Region, _ candidates: ArraySlice<Int>, evenTouched: Bool = true
     ) -> Int {
         guard let first = candidates.first, watch(region, chunk: region.chunk(of: first)) else {
             return 0
+        }
+        if region.guard.leavesWhole {
+            precondition(candidates.count == region.unitPages, "huge pages leave whole")
+            return evictWhole(region, first, evenTouched: evenTouched)
         }
         batch.removeAll()
         unlessTransferring(region, first) {
@@ -51,7 +57,7 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
 
     /// Takes a step that transfers must not come upon, if none is under way. Announced before
     /// they are looked for: see `TransferCounts.begin`.
-    private func unlessTransferring(_ region: Region, _ page: Int, _ step: () -> Void) {
+    func unlessTransferring(_ region: Region, _ page: Int, _ step: () -> Void) {
         pager.leavingFrom.store(region.address(of: page), ordering: .sequentiallyConsistent)
         if region.transfers.isNone(region.hugePage(of: page)) { step() }
         pager.leavingFrom.store(0, ordering: .sequentiallyConsistent)
@@ -155,14 +161,14 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         if pager.tracking { region.ages[page] = AgeMap.kept }
     }
 
-    private func settleLeft(_ region: Region, _ page: Int) {
+    func settleLeft(_ region: Region, _ page: Int) {
         while true {
             let entry = region.table[page]
             guard pager.transition(region, page, from: entry, to: entry.becoming(.resident))
             else { continue }
-            region.ages[page] = pager.currentStamp.load(ordering: .relaxed)
+            pager.setAge(region, page, pager.currentStamp.load(ordering: .relaxed))
             if entry.state == .wanted {
-                pager.kernel.wake(start: region.address(of: page), length: UInt64(pageSize))
+                pager.kernel.wake(start: region.address(of: page), length: region.unitLength)
                 noteHeldUp()
             }
             return
@@ -170,7 +176,7 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
     }
 
     /// An access waited since some time after the claim: no longer than since then.
-    private func noteHeldUp() {
+    func noteHeldUp() {
         pager.counters.heldUpAccesses.increment()
         pager.counters.heldUpTime.increment(by: pager.kernel.now() &- claimedAt)
     }

@@ -22,6 +22,9 @@ import Kernel
 ///     thaw        freeze: once all are      freeze: once none is in      –
 ///                 moved                     the guest any more
 ///
+/// `minor` of huge pages is in `Evictor+Whole.swift`: as `minor`, but a huge page is copied out
+/// before it counts as taken, and all else is done to it as one.
+///
 /// The worker reads `write-protect`ed pages where the guest has them, and cannot wait for
 /// itself: see `takeProtected`.
 extension Pager {
@@ -54,7 +57,7 @@ extension Pager {
     /// `afterBatch` follow in any case. Worker only.
     func beforeTaking(_ region: Region) -> Bool {
         switch region.guard {
-        case .move, .minor, .writeProtect: true
+        case .move, .minor, .minorHuge, .writeProtect: true
         case .freeze, .freezeShared: freeze()
         }
     }
@@ -75,6 +78,7 @@ extension Pager {
             // The first that is not frozen gets a call of its own, in which it is the first.
             return region.guard.isShared ? takeCached(region, frozen) : takeByMove(region, frozen)
         case .writeProtect: return takeProtected(region, pages)
+        case .minorHuge: leavesByPages()
         }
     }
 
@@ -95,6 +99,7 @@ extension Pager {
         switch region.guard {
         case .move, .freeze: staging.address(of: region.positionInHugePage(page))
         case .minor, .freezeShared: region.viewAddress(of: page)
+        case .minorHuge: leavesByPages()
         case .writeProtect: region.address(of: page)
         }
     }
@@ -104,6 +109,8 @@ extension Pager {
         unsafe UnsafeRawPointer(bitPattern: UInt(takenAddress(region, page)))!
     }
 
+    private func leavesByPages() -> Never { preconditionFailure("huge pages leave whole") }
+
     /// Gives a taken page back to the guest, and wakes whoever waits for it.
     func putBack(_ region: Region, _ page: Int) -> Placement {
         let address = region.address(of: page)
@@ -112,8 +119,8 @@ extension Pager {
             // Not by MOVE: the worker may be reading the staged page at this moment.
             let contents = unsafe takenContents(region, page)
             return wakingIfThere(address) { unsafe kernel.copy(from: contents, to: address) }
-        case .minor:
-            return wakingIfThere(address) { kernel.mapCached(address) }
+        case .minor, .minorHuge:
+            return map(region, page)
         case .freezeShared, .writeProtect:
             // Where the mapping vanished meanwhile, the access that is woken by this finds the
             // page resident and not mapped.
@@ -124,7 +131,9 @@ extension Pager {
     /// Lifts a page's protection, and wakes whoever waits for it.
     func lift(_ region: Region, _ page: Int) -> Placement {
         let address = region.address(of: page)
-        return wakingIfThere(address) { kernel.disarm(start: address, length: UInt64(pageSize)) }
+        return wakingIfThere(address, region.unitLength) {
+            kernel.disarm(start: address, length: region.unitLength)
+        }
     }
 
     /// Puts a page from the store into the guest, and wakes whoever waits for it.
@@ -151,6 +160,7 @@ extension Pager {
         let length = UInt64(pages.count * pageSize)
         switch region.guard {
         case .move, .freeze: return
+        case .minorHuge: leavesByPages()
         case .minor:
             let errno = kernel.punch(start: region.viewAddress(of: pages.lowerBound), length: length)
             // A page that stayed in its file costs memory and is overwritten when it is fetched.
@@ -177,6 +187,7 @@ extension Pager {
         case .move, .freeze:
             kernel.release(
                 start: staging.address(of: region.positionInHugePage(pages.lowerBound)), length: length)
+        case .minorHuge: leavesByPages()
         case .minor, .freezeShared:
             // What was read is mapped in the view now, and would be counted twice in RSS.
             _ = kernel.zap(start: region.viewAddress(of: pages.lowerBound), length: length)

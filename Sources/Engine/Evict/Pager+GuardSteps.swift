@@ -83,7 +83,7 @@ extension Pager {
     }
 
     /// Goes through the runs of present and swapped pages in a range until `body` answers false.
-    private func forEachRun(
+    func forEachRun(
         from start: UInt64, to end: UInt64, _ body: (ScanRun) -> Bool
     ) -> Errno? {
         unsafe withUnsafeTemporaryAllocation(of: ScanRun.self, capacity: Self.runsPerScan) { runs in
@@ -140,7 +140,9 @@ extension Pager {
 
     func map(_ region: Region, _ page: Int) -> Placement {
         let address = region.address(of: page)
-        return wakingIfThere(address) { kernel.mapCached(address) }
+        return wakingIfThere(address, region.unitLength) {
+            kernel.mapCached(address, length: region.unitLength)
+        }
     }
 
     /// The page is in its file although it was punched: punching a part of a huge page
@@ -154,7 +156,9 @@ extension Pager {
 
     /// Repeats while the address space is changing.
     @inline(__always)
-    func wakingIfThere(_ address: UInt64, _ attempt: () -> Placement) -> Placement {
+    func wakingIfThere(
+        _ address: UInt64, _ length: UInt64 = UInt64(pageSize), _ attempt: () -> Placement
+    ) -> Placement {
         while true {
             let placement = attempt()
             switch placement {
@@ -162,7 +166,7 @@ extension Pager {
                 kernel.pause()
             case .alreadyThere:
                 // EEXIST wakes nobody.
-                kernel.wake(start: address, length: UInt64(pageSize))
+                kernel.wake(start: address, length: length)
                 return placement
             case .placed, .failed:
                 return placement

@@ -186,6 +186,7 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
             choice.cheapOnly = false
             evicted += sweep(hugePages, &choice, era, lookingAgain)
         }
+        evictor.wholeBuffer?.release()
         return evicted
     }
 
@@ -241,6 +242,10 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         guard pages.contains(where: { choice.mayLeave(age($0)) }) else { return }
         let isWatched = region.chunks.isWatched(region.chunk(of: pages.lowerBound))
         func pick(_ choice: inout EvictionChoice) {
+            if region.guard.leavesWhole {
+                if choice.takesWhole(pages, stamp: age) { candidates.append(contentsOf: pages) }
+                return
+            }
             choice.pick(
                 pages, stamp: age, hasCopy: { isWatched && region.table[$0].namesCopy }, into: &candidates)
         }

@@ -169,16 +169,22 @@ public final class LivePager: Sendable {
         }
     }
 
-    /// Takes a block under management; `mayMerge` leaves merging (KSM) to the host program.
-    /// Control thread.
+    /// Takes a block under management, whose memory is in pages of `pageBytes`; `mayMerge` leaves
+    /// merging (KSM) to the host program. Control thread.
     public func attach(
-        name: String, start: UInt64, length: UInt64, mayMerge: Bool = false
+        name: String, start: UInt64, length: UInt64, pageBytes: Int = pageSize, mayMerge: Bool = false
     ) throws(SetupFailure) -> Region {
-        guard start % UInt64(pageSize) == 0, length % UInt64(pageSize) == 0, length > 0 else {
+        guard pageBytes == pageSize || pageBytes == hugePageSize else {
             throw SetupFailure(
-                .invalid, "block \(name) is not a whole number of 4096-byte pages, page-aligned")
+                .notSupported,
+                "block \(name) has pages of \(pageBytes) bytes; 4096 is supported, and 2097152 in hugetlbfs")
         }
-        let region = try makeRegion(name: name, start: start, length: length, mayMerge: mayMerge)
+        guard start % UInt64(pageBytes) == 0, length % UInt64(pageBytes) == 0, length > 0 else {
+            throw SetupFailure(
+                .invalid, "block \(name) is not a whole number of \(pageBytes)-byte pages, page-aligned")
+        }
+        let region = try makeRegion(
+            name: name, start: start, length: length, pageBytes: pageBytes, mayMerge: mayMerge)
         do {
             try pager.attach(region)
         } catch {
@@ -188,22 +194,33 @@ public final class LivePager: Sendable {
     }
 
     private func makeRegion(
-        name: String, start: UInt64, length: UInt64, mayMerge: Bool
+        name: String, start: UInt64, length: UInt64, pageBytes: Int, mayMerge: Bool
     ) throws(SetupFailure) -> Region {
         func checked<Value>(_ body: () throws(Errno) -> Value) throws(SetupFailure) -> Value {
             do {
                 return try body()
+            } catch .noSuchEntry {
+                throw SetupFailure(
+                    .noSuchEntry,
+                    "cannot map block \(name) a second time: no descriptor of its file is open in this "
+                        + "process; keep one open while it is attached")
             } catch {
                 throw SetupFailure(error, "cannot attach block \(name): \(error.text)")
             }
         }
         let kind = try checked { () throws(Errno) in try MemoryKind(start: start, length: length) }
+        try Setup.checkPages(of: pageBytes, for: kind, block: name)
+        if kind == .sharedHuge { try Setup.checkHuge(tracking, block: name, pager.kernel.features) }
         try Setup.checkTracker(trackerChoice, for: kind, block: name)
         let chosen = try Setup.chooseGuard(guardChoice, for: kind, block: name, pager.kernel.features)
         if mayMerge { try Setup.checkMerging(under: chosen, block: name) }
         let region = try checked { () throws(Errno) in
-            if !mayMerge, let errno = forbidMerging(start: start, length: length) { throw errno }
-            return try Region(name: name, start: start, length: length, guard: chosen, mayMerge: mayMerge)
+            if !mayMerge, kind != .sharedHuge, let errno = forbidMerging(start: start, length: length) {
+                throw errno
+            }
+            return try Region(
+                name: name, start: start, length: length, guard: chosen,
+                mayMerge: mayMerge && kind != .sharedHuge)
         }
         pager.host.log(.info, "block \(name) is \(chosen.memory): guard \(chosen.name)")
         return region

@@ -18,6 +18,14 @@ extension Setup {
                 .notSupported,
                 "guard write-protect was demanded, but block \(name) is shared memory, which stays "
                     + "in its file when it is dropped; use share=off, or guard auto or minor")
+        case (.sharedHuge, .automatic), (.sharedHuge, .minor):
+            return .minorHuge
+        case (.sharedHuge, .move), (.sharedHuge, .freeze), (.sharedHuge, .writeProtect):
+            throw SetupFailure(
+                .notSupported,
+                "guard \(choice == .move ? "move" : choice == .freeze ? "freeze" : "write-protect") was "
+                    + "demanded, but block \(name) is made of huge pages (hugetlbfs), which leave by guard "
+                    + "minor only; use guard auto or minor, or memory of ordinary pages")
         case (.privateAnonymous, .minor):
             throw SetupFailure(
                 .notSupported,
@@ -40,7 +48,43 @@ extension Setup {
             throw SetupFailure(
                 .invalid,
                 "block \(name) is \(describe(other)); only private anonymous memory and unnamed "
-                    + "shared memory can be paged: use memory-backend-ram or memory-backend-memfd")
+                    + "shared memory, of ordinary pages or of huge ones of 2 MiB, can be paged: use "
+                    + "memory-backend-ram or memory-backend-memfd")
+        }
+    }
+
+    /// Refuses a block whose pages are not of the size that the host program says.
+    static func checkPages(
+        of pageBytes: Int, for kind: MemoryKind, block name: String
+    ) throws(SetupFailure) {
+        let isHuge = pageBytes == hugePageSize
+        guard isHuge != (kind == .sharedHuge),
+            kind == .sharedHuge || kind == .shared || kind == .privateAnonymous
+        else { return }
+        throw SetupFailure(
+            .invalid,
+            "block \(name) is said to have pages of \(pageBytes) bytes, but its memory is "
+                + (isHuge ? "not hugetlbfs" : "hugetlbfs, of pages of \(hugePageSize) bytes"))
+    }
+
+    /// Huge pages are tracked by read-write protection alone: write protection would call cold
+    /// what is only read, at the price of 2 MiB each time, and zapping costs a fault for each
+    /// touch that the guard cannot spare.
+    static func checkHuge(
+        _ tracking: PageTracking, block name: String, _ features: KernelFeatures
+    ) throws(SetupFailure) {
+        guard features.readWriteProtection, features.minorHuge else {
+            throw SetupFailure(
+                .notSupported,
+                "block \(name) is made of huge pages (hugetlbfs), which are paged by userfaultfd "
+                    + "read-write protection only, and this kernel has none: use Linux 7.3 or later, or "
+                    + "memory of ordinary pages (hugetlb=off; transparent huge pages are fine)")
+        }
+        guard tracking == .readWriteProtection else {
+            throw SetupFailure(
+                .notSupported,
+                "block \(name) is made of huge pages (hugetlbfs), which only tracker rwp tracks, but "
+                    + "another one was demanded: use tracker auto or rwp, or memory of ordinary pages")
         }
     }
 
@@ -111,7 +155,7 @@ extension Setup {
         case .unmapped: "not mapped throughout"
         case .notWritable: "not readable and writable throughout"
         case .privateFile: "a private mapping of a file or of huge pages"
-        case .otherFile: "a mapping of a file with a name or of huge pages"
+        case .otherFile: "a mapping of a file with a name, or of huge pages of another size than 2 MiB"
         case .mixed: "made of several mappings that do not belong together"
         }
     }
@@ -123,6 +167,7 @@ extension Guard {
         switch self {
         case .move, .freeze, .writeProtect: "private anonymous memory"
         case .minor, .freezeShared: "shared memory"
+        case .minorHuge: "shared memory in huge pages (hugetlbfs), which leave whole"
         }
     }
 }

@@ -42,6 +42,14 @@ public struct EvictionChoice: Sendable {
         }
     }
 
+    /// Whether pages that leave whole, or not at all, leave. The last ones may be more than the
+    /// plan wants.
+    public mutating func takesWhole(_ pages: Range<Int>, stamp: (Int) -> UInt8) -> Bool {
+        guard pages.allSatisfy({ mayLeave(stamp($0)) }) else { return false }
+        quota = max(0, quota - pages.count { !plan.whole.contains(stamp($0)) })
+        return true
+    }
+
     /// Whether all of a huge page is there and may leave.
     private func leaveWhole(_ pages: Range<Int>, _ stamp: (Int) -> UInt8) -> Bool {
         pages.count == hugePageSize / pageSize && quota >= pages.count

@@ -80,6 +80,12 @@ import Synchronization
     /// The pages are not resident.
     public func forget(_ pages: Range<Int>) { update(pages) { $0 & ~$1 } }
 
+    /// Gives all the pages one age.
+    public func set(_ pages: Range<Int>, _ stamp: UInt8) {
+        let pattern = Self.ones * UInt64(stamp)
+        update(pages) { $0 & ~$1 | pattern & $1 }
+    }
+
     /// The pages were touched. Adds to `returned` how many had which stamp before.
     public func stamp(_ pages: Range<Int>, _ stamp: UInt8, returned: inout [Int]) {
         let pattern = Self.ones * UInt64(stamp)

@@ -6,6 +6,8 @@ public enum Guard: Sendable {
     /// The page is unmapped, stays in its file meanwhile, and faults as a minor fault.
     /// Shared memory.
     case minor
+    /// The same for shared memory in huge pages (hugetlbfs), which leave whole.
+    case minorHuge
     /// Accesses to armed pages wait while pages are moved. Private anonymous memory that is
     /// tracked by read-write protection.
     case freeze
@@ -18,7 +20,7 @@ public enum Guard: Sendable {
     public var name: StaticString {
         switch self {
         case .move: "move"
-        case .minor: "minor"
+        case .minor, .minorHuge: "minor"
         case .freeze, .freezeShared: "freeze"
         case .writeProtect: "write-protect"
         }
@@ -28,10 +30,14 @@ public enum Guard: Sendable {
     @inline(__always)
     var isShared: Bool {
         switch self {
-        case .minor, .freezeShared: true
+        case .minor, .minorHuge, .freezeShared: true
         case .move, .freeze, .writeProtect: false
         }
     }
+
+    /// Pages leave and come back a huge page at a time.
+    @inline(__always)
+    var leavesWhole: Bool { self == .minorHuge }
 
     /// The guest, and whoever looks pages up for a device, can read taken pages until the
     /// store has them.
@@ -44,7 +50,7 @@ public enum Guard: Sendable {
     var stateWhenStored: PageState {
         switch self {
         case .move, .freeze: .stored
-        case .minor, .freezeShared, .writeProtect: .punching
+        case .minor, .minorHuge, .freezeShared, .writeProtect: .punching
         }
     }
 }

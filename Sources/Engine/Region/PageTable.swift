@@ -33,6 +33,13 @@ import Synchronization
         ).exchanged
     }
 
+    /// Replaces an entry that nobody else changes: see `Pager+WholePages.swift`.
+    @inline(__always)
+    func replace(_ page: Int, by entry: PageEntry) {
+        assert(page >= 0 && page < pageCount)
+        unsafe entries[page].store(entry.word, ordering: .releasing)
+    }
+
     /// Host memory behind it, in bytes.
     public var residentBytes: Int { mapping.residentBytes }
 }

@@ -39,6 +39,9 @@ public final class Region: Sendable {
     private let residents = Atomic<Int>(0)
     public let workingSet = WorkingSet()
     let transfers: TransferCounts
+    /// Pages that leave and come back as one: 1, or in hugetlbfs 512. The entry of the first
+    /// says where they are; see `Pager+WholePages.swift`.
+    public let unitPages: Int
     /// Pages that precede the block in its first, huge-page-aligned chunk.
     private let leadingPages: Int
     /// Reads of the store under way for this block.
@@ -54,8 +57,10 @@ public final class Region: Sendable {
         self.start = start
         self.length = length
         self.guard = `guard`
+        unitPages = `guard`.leavesWhole ? hugePageSize / pageSize : 1
+        precondition((start | length) % UInt64(unitPages * pageSize) == 0)
         if `guard`.isShared {
-            let view = try SharedView(of: start, length: length)
+            let view = try SharedView(of: start, length: length, isHuge: `guard`.leavesWhole)
             viewOffset = view.start &- start
             self.view = consume view
         } else {
@@ -90,6 +95,15 @@ public final class Region: Sendable {
         assert(`guard`.isShared)
         return address(of: page) &+ viewOffset
     }
+    /// Bytes that leave and come back as one.
+    @inline(__always)
+    public var unitLength: UInt64 { UInt64(unitPages * pageSize) }
+    /// The first of the pages that leave together with `page`.
+    @inline(__always)
+    public func head(of page: Int) -> Int { page & ~(unitPages - 1) }
+    /// The pages that leave together, from their first.
+    @inline(__always)
+    public func unit(of head: Int) -> Range<Int> { head..<head + unitPages }
     @inline(__always)
     func identity(of page: Int) -> PageIdentity { PageIdentity(block: serial, page: UInt32(page)) }
     @inline(__always)

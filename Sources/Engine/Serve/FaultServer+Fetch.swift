@@ -35,11 +35,13 @@ extension FaultServer {
                 let completion = unsafe completions[position]
                 let index = Int(completion.token)
                 let fetch = fetches.end(index)
-                let buffer = fetches.buffer(index)
+                let buffer = self.buffer(of: fetch, index)
                 let errno = pager.store.finish(
                     Locator(payload: fetch.entry.payload), fetch.region.identity(of: fetch.page),
                     completion.result, buffer)
-                if let errno {
+                if fetch.want == .part {
+                    endPart(errno)
+                } else if let errno {
                     failed(fetch.region, fetch.page, fetch.entry, errno, want: fetch.want)
                 } else {
                     unsafe finish(fetch, from: buffer.page)
@@ -49,6 +51,12 @@ extension FaultServer {
             }
             return count > 0
         }
+    }
+
+    /// Where a read that is under way puts a page.
+    private func buffer(of fetch: Fetch, _ index: Int) -> FetchBuffer {
+        let buffer = fetches.buffer(index)
+        return fetch.want == .part ? partBuffer(of: fetch.region, fetch.page, buffer) : buffer
     }
 
     private func finish(_ fetch: Fetch, from buffer: UnsafeMutableRawPointer) {
@@ -122,9 +130,11 @@ extension FaultServer {
     /// first and finding its page poisoned.
     func poison(_ region: Region, _ page: Int, _ placing: PageEntry) {
         let address = region.address(of: page)
+        // Unmapping an armed huge page leaves a mark, over which no poison is put.
+        if region.guard.leavesWhole { _ = pager.lift(region, page) }
         var placement = Placement.busy
-        while placement == .busy { placement = pager.kernel.poison(address) }
-        if placement == .alreadyThere { pager.kernel.wake(start: address, length: UInt64(pageSize)) }
+        while placement == .busy { placement = pager.kernel.poison(address, length: region.unitLength) }
+        if placement == .alreadyThere { pager.kernel.wake(start: address, length: region.unitLength) }
         pager.settle(region, page, from: placing, to: placing.becoming(.poisoned))
         if case .failed(let errno) = placement { return park(region, page, errno) }
         noteBack(region, page)

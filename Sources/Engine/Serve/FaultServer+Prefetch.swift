@@ -41,7 +41,7 @@ extension FaultServer {
 
     private static var prefetchesPerTurn: Int { 4 }
     /// Reads that are kept free for faults.
-    private static var buffersForFaults: Int { FetchTable.capacity / 2 }
+    static var buffersForFaults: Int { FetchTable.capacity / 2 }
 
     /// A page brought in vain must look cold, and one that is used is noted when it is.
     func settlePrefetched(_ region: Region, _ page: Int) {

@@ -11,6 +11,12 @@ import Kernel
     var prefetch = Prefetch()
     /// Pages to bring early, next.
     var ahead: (region: Region, pages: Range<Int>)?
+    /// A huge page under way, those that come next, and where it is read to.
+    var whole: WholeFetch?
+    var wholesWanted: [WholeFetch.Wanted] = []
+    var wholeParts: [Locator] = []
+    let wholeBuffer: Mapping
+    /// A huge page's worth of zeros, never written.
     private let zeroPage: Mapping
     private let messages: UnsafeMutableBufferPointer<FaultMessage>
     private var poll = BusyPoll()
@@ -25,7 +31,10 @@ import Kernel
         waiting = WaitingPages(capacity: waitingMax)
         self.pager = pager
         fetches = try FetchTable()
-        zeroPage = try Mapping(length: pageSize)
+        wholeBuffer = try Mapping(length: hugePageSize)
+        zeroPage = try Mapping(length: hugePageSize)
+        wholesWanted.reserveCapacity(Self.wholesWantedMax)
+        wholeParts.reserveCapacity(hugePageSize / pageSize)
         unsafe messages = .allocate(capacity: Self.messagesMax)
         unsafe messages.initialize(repeating: FaultMessage(address: 0, isWrite: false))
     }
@@ -51,14 +60,17 @@ import Kernel
         pager.serverEpoch.add(1, ordering: .sequentiallyConsistent)
         defer { pager.serverEpoch.add(1, ordering: .sequentiallyConsistent) }
         var worked = fetches.isIdle ? false : finishFetches()
+        if advanceWholes() { worked = true }
         // Messages that no buffer is free for stay with the kernel.
-        let room = min(Self.messagesMax, fetches.freeCount)
+        let room = min(
+            Self.messagesMax, fetches.freeCount, Self.wholesWantedMax - wholesWanted.count)
         guard room > 0 else { return worked }
         let count = unsafe pager.kernel.readFaults(
             into: UnsafeMutableBufferPointer(rebasing: messages[..<room]))
         guard count > 0 else { return advancePrefetch() || worked }
         batchStart = pager.kernel.now()
         for index in 0..<count { unsafe serve(messages[index]) }
+        _ = advanceWholes()
         worked = true
         return worked
     }
@@ -71,7 +83,7 @@ import Kernel
             return
         }
         serve(
-            region, region.page(at: message.address), isWrite: message.isWrite,
+            region, region.head(of: region.page(at: message.address)), isWrite: message.isWrite,
             isProtected: message.kind.isProtection)
     }
 
@@ -95,11 +107,13 @@ import Kernel
             case .staged:
                 switch pager.rescue(region, page, from: entry) {
                 case .rescued:
-                    pager.counters.rescues.increment()
+                    pager.counters.rescues.increment(by: UInt64(region.unitPages))
                     return noteServed(region, page, since: batchStart)
                 case .overtaken: continue
                 case .failed(let errno): return park(region, page, errno)
                 }
+            case .stored where region.guard.leavesWhole:
+                return want(whole: region, page)
             case .stored:
                 let arriving = entry.becoming(.arriving)
                 guard pager.transition(region, page, from: entry, to: arriving) else { continue }
@@ -118,7 +132,11 @@ import Kernel
     private func fill(_ region: Region, _ page: Int, _ filling: PageEntry, isWrite: Bool) {
         let address = region.address(of: page)
         let remapped = pager.mapAgain(region, page)
-        let placement = remapped ?? fillWithZeros(address, isWrite: isWrite)
+        let placement =
+            remapped
+            ?? (region.guard.leavesWhole
+                ? unsafe pager.placeWhole(zeroPage.base, region, page, isHole: true)
+                : fillWithZeros(address, isWrite: isWrite))
         switch placement {
         case .placed where remapped != nil:
             pager.counters.remaps.increment()

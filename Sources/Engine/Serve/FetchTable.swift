@@ -16,9 +16,11 @@ struct Fetch {
         case read, write
         /// It comes early.
         case ahead
+        /// A huge page that it is a part of comes back.
+        case part
     }
 
-    var isDemand: Bool { want != .ahead }
+    var isDemand: Bool { want == .read || want == .write }
 }
 
 /// The reads under way, each with a buffer; as many as a device's queue takes. Fault

@@ -3,8 +3,11 @@ import Kernel
 /// What looking at a block's memory depends on.
 extension Pager {
     /// The block's touches are found by unmapping: what is mapped at the next look was
-    /// touched, reads included. Shared memory only, whose pages stay in their file.
-    func isZapped(_ region: Region) -> Bool { zapsShared && region.guard.isShared }
+    /// touched, reads included. Shared memory only, whose pages stay in their file; not
+    /// hugetlbfs.
+    func isZapped(_ region: Region) -> Bool {
+        zapsShared && region.guard.isShared && !region.guard.leavesWhole
+    }
 
     /// Makes the next touch of present pages known.
     func arm(_ region: Region, start: UInt64, length: UInt64) -> Errno? {
@@ -17,7 +20,8 @@ extension Pager {
     func noteUnmapped(_ region: Region, _ pages: Range<Int>, stamp: UInt8) {
         region.swapped.remove(pages)
         region.merged.remove(pages)
-        guard region.guard.isShared else { return region.ages.forget(pages) }
+        // Of hugetlbfs mincore tells no more than the page table does.
+        guard region.guard.isShared, !region.guard.leavesWhole else { return region.ages.forget(pages) }
         for first in stride(from: pages.lowerBound, to: pages.upperBound, by: Self.pagesPerLook) {
             noteCached(region, first..<min(first + Self.pagesPerLook, pages.upperBound), stamp: stamp)
         }

@@ -1,0 +1,192 @@
+import Kernel
+
+/// A huge page of hugetlbfs on its way back: read part by part into one buffer, placed at once.
+struct WholeFetch {
+    struct Wanted {
+        let region: Region
+        let head: Int
+        /// When its fault message was read.
+        let start: UInt64
+    }
+
+    let wanted: Wanted
+    /// Its head's entry, in state `arriving`.
+    let entry: PageEntry
+    /// Parts that were asked for, from the first on, and those of them that are under way.
+    var asked = 0
+    var pending = 0
+    var failure: Errno?
+
+    init(_ wanted: Wanted, _ entry: PageEntry) {
+        self.wanted = wanted
+        self.entry = entry
+    }
+}
+
+/// One huge page at a time: there is one buffer. Others that are wanted wait for their turn.
+extension FaultServer {
+    /// More messages than that stay with the kernel.
+    static var wholesWantedMax: Int { 1024 }
+
+    /// A stored huge page is wanted. It stays `stored` until its turn.
+    func want(whole region: Region, _ head: Int) {
+        if wholesWanted.contains(where: { $0.head == head && $0.region === region }) { return }
+        wholesWanted.append(WholeFetch.Wanted(region: region, head: head, start: batchStart))
+    }
+
+    /// Goes on with the huge pages that are wanted, as far as buffers and the store allow. True
+    /// when there was anything to do.
+    func advanceWholes() -> Bool {
+        var worked = false
+        while beginWhole(), askForParts() {
+            finishWhole()
+            worked = true
+        }
+        return worked
+    }
+
+    /// False when none is wanted.
+    private func beginWhole() -> Bool {
+        while whole == nil {
+            guard !wholesWanted.isEmpty else { return false }
+            let wanted = wholesWanted.removeFirst()
+            let region = wanted.region
+            guard pager.regions.find(region.start) === region else { continue }
+            let entry = region.table[wanted.head]
+            // If it is not stored any more, whoever took it wakes the access.
+            guard entry.state == .stored else { continue }
+            // Before it arrives: see `Pager.wholeInHand`.
+            pager.wholeInHand.store(region.address(of: wanted.head), ordering: .sequentiallyConsistent)
+            let arriving = entry.becoming(.arriving)
+            guard pager.transition(region, wanted.head, from: entry, to: arriving) else {
+                pager.wholeInHand.store(0, ordering: .sequentiallyConsistent)
+                continue
+            }
+            region.fetchesInFlight.add(1, ordering: .relaxed)
+            wholeParts.removeAll(keepingCapacity: true)
+            pager.takeParts(of: region, wanted.head, arriving, to: .arriving) { wholeParts.append($0) }
+            countParts(-1)
+            whole = WholeFetch(wanted, arriving)
+        }
+        return true
+    }
+
+    private func countParts(_ change: Int) {
+        for part in wholeParts { pager.counters.stored(part.tier, change: change) }
+    }
+
+    /// Asks the store for the parts. True when nothing is under way and nothing is left to ask.
+    private func askForParts() -> Bool {
+        guard var fetch = whole else { return false }
+        let region = fetch.wanted.region
+        let isWanted = region.table[fetch.wanted.head] == fetch.entry
+        while isWanted, fetch.failure == nil, fetch.asked < wholeParts.count,
+            fetches.freeCount > Self.buffersForFaults
+        {
+            let index = fetches.take()
+            let part = wholeParts[fetch.asked]
+            let page = fetch.wanted.head + fetch.asked
+            let buffer = partBuffer(of: region, page, fetches.buffer(index))
+            switch pager.store.get(part, region.identity(of: page), into: buffer, token: UInt64(index)) {
+            case .ready: fetches.giveBack(index)
+            case .pending:
+                region.fetchesInFlight.add(1, ordering: .relaxed)
+                fetch.pending += 1
+                fetches.begin(
+                    index,
+                    Fetch(
+                        region: region, page: page,
+                        entry: fetch.entry.becoming(.arriving, payload: part.payload),
+                        start: fetch.wanted.start, want: .part))
+            case .failed(let errno):
+                fetches.giveBack(index)
+                fetch.failure = errno
+            }
+            fetch.asked += 1
+        }
+        whole = fetch
+        let isAsked = !isWanted || fetch.failure != nil || fetch.asked == wholeParts.count
+        return isAsked && fetch.pending == 0
+    }
+
+    /// Where a part is read to: at once to where it is placed from.
+    func partBuffer(of region: Region, _ page: Int, _ buffer: FetchBuffer) -> FetchBuffer {
+        let part = unsafe wholeBuffer.base + (page - region.head(of: page)) * pageSize
+        return unsafe FetchBuffer(page: part, raw: buffer.raw)
+    }
+
+    /// A read of a part has completed.
+    func endPart(_ errno: Errno?) {
+        whole?.pending -= 1
+        if let errno { whole?.failure = errno }
+    }
+
+    /// All that was asked for is there, or failed.
+    private func finishWhole() {
+        guard let fetch = whole else { return }
+        let region = fetch.wanted.region
+        if let errno = fetch.failure {
+            unreadable(fetch, errno)
+        } else {
+            place(fetch)
+        }
+        whole = nil
+        // Last: from here on the worker may take the huge page, a detach forget the block.
+        pager.wholeInHand.store(0, ordering: .sequentiallyConsistent)
+        region.fetchesInFlight.subtract(1, ordering: .releasing)
+    }
+
+    private func place(_ fetch: WholeFetch) {
+        let region = fetch.wanted.region
+        let head = fetch.wanted.head
+        let placing = fetch.entry.becoming(.placing)
+        guard pager.transition(region, head, from: fetch.entry, to: placing) else {
+            // Discarded while it was read; the discard's end wakes the access.
+            return dropParts(region, head)
+        }
+        let placement = unsafe pager.placeWhole(wholeBuffer.base, region, head, isHole: false)
+        if case .failed(let errno) = placement {
+            countParts(1)
+            pager.returnParts(region, head)
+            pager.settle(region, head, from: placing, to: placing.becoming(.stored))
+            return park(region, head, errno)
+        }
+        assert(placement == .placed, "a stored page was present in the guest")
+        pager.counters.fetches.increment(by: UInt64(region.unitPages))
+        pager.arrived(region, head)
+        dropParts(region, head)
+        pager.settle(region, head, from: placing, to: placing.becoming(.resident, payload: 0))
+        noteServed(region, head, since: fetch.wanted.start)
+    }
+
+    /// For whoever has it in `placing`, or of a huge page that was discarded.
+    private func dropParts(_ region: Region, _ head: Int) {
+        pager.clearParts(region, head)
+        for part in wholeParts { pager.store.drop(part) }
+    }
+
+    private func unreadable(_ fetch: WholeFetch, _ errno: Errno) {
+        let region = fetch.wanted.region
+        let head = fetch.wanted.head
+        pager.counters.readErrors.increment()
+        switch pager.readErrorAction {
+        case .stop:
+            let placing = fetch.entry.becoming(.placing)
+            guard pager.transition(region, head, from: fetch.entry, to: placing) else {
+                return dropParts(region, head)
+            }
+            countParts(1)
+            pager.returnParts(region, head)
+            pager.settle(region, head, from: placing, to: placing.becoming(.stored))
+            park(region, head, errno)
+        case .machineCheck:
+            let placing = fetch.entry.becoming(.placing, payload: 0)
+            let isMine = pager.transition(region, head, from: fetch.entry, to: placing)
+            dropParts(region, head)
+            guard isMine else { return }
+            pager.counters.poisonedPages.increment(by: UInt64(region.unitPages))
+            poison(region, head, placing)
+            pager.host.report(.readFailed(errno, region: region, page: head, poisoned: true))
+        }
+    }
+}
