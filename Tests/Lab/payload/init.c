@@ -148,6 +148,8 @@ static void obey(char **w, int n)
         command_net(word(w, n, 1, "eth0"), word(w, n, 2, "eth1"), number(w, n, 3, 64));
     } else if (!strcmp(w[0], "serve")) {
         command_serve(number(w, n, 1, 64));
+    } else if (!strcmp(w[0], "warm")) {
+        command_warm(number(w, n, 1, 100), number(w, n, 2, 100));
     } else if (!strcmp(w[0], "request")) {
         command_request(number(w, n, 1, 10), number(w, n, 2, 100));
     } else if (!strcmp(w[0], "recall")) {
