@@ -7,8 +7,8 @@ struct Bench {
     /// Only the groups whose names contain one of these, separated by commas.
     let only: String?
     let reportPath: String?
-    /// Another report, whose results are taken over.
-    let mergedReport: String?
+    /// Other reports, whose results are taken over.
+    let mergedReports: [String]
 
     init() {
         let environment = ProcessInfo.processInfo.environment
@@ -16,7 +16,7 @@ struct Bench {
         isVerbose = environment["FROSTLINE_BENCH_VERBOSE"] == "1"
         only = environment["FROSTLINE_BENCH_ONLY"]
         reportPath = environment["FROSTLINE_BENCH_REPORT"]
-        mergedReport = environment["FROSTLINE_BENCH_MERGE"]
+        mergedReports = (environment["FROSTLINE_BENCH_MERGE"] ?? "").split(separator: ",").map(String.init)
     }
 
     /// Pages of a guest: 32 MiB.

@@ -6,7 +6,7 @@ import Kernel
 /// FROSTLINE_BENCH_ONLY=part,part only the groups whose names contain one of these (and
 /// writes no report), FROSTLINE_BENCH_VERBOSE=1 also prints what lies behind each figure.
 /// FROSTLINE_BENCH_REPORT=path writes the report there in any case, and
-/// FROSTLINE_BENCH_MERGE=path takes another machine's report in: see scripts/bench.sh.
+/// FROSTLINE_BENCH_MERGE=path,path takes other machines' reports in: see scripts/bench.sh.
 let bench = Bench()
 try FileManager.default.createDirectory(atPath: ".build/bench", withIntermediateDirectories: true)
 let sample = try Guest(pageCount: 1024)
@@ -66,9 +66,7 @@ try measure("cpu-per-page") { try Pool(bench: bench).runCodecs() }
 try measure("policy/stall-budget") { try StallBudget(bench: bench).run() }
 try measure("costs") { try Costs(bench: bench).run() }
 
-if let other = bench.mergedReport {
-    try report.merge(other)
-}
+for other in bench.mergedReports { try report.merge(other) }
 if bench.only == nil || bench.reportPath != nil {
     let reportPath = bench.reportPath ?? ".build/bench/report.json"
     try report.write(to: reportPath)
