@@ -34,7 +34,10 @@ let package = Package(
         .target(
             name: "CCodec",
             cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])],
-            linkerSettings: [.unsafeFlags(["-l:liblz4.a", "-l:libzstd.a"])]),
+            // Hidden, since the archive is not compiled to be interposed in a shared object.
+            linkerSettings: [
+                .unsafeFlags(["-l:liblz4.a", "-l:libzstd.a", "-Xlinker", "--exclude-libs=libzstd.a"])
+            ]),
         .target(
             name: "CCrypto",
             cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])],
