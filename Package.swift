@@ -75,7 +75,7 @@ let package = Package(
             swiftSettings: [.treatAllWarnings(as: .error)]),
         .testTarget(
             name: "EngineTests",
-            dependencies: ["CCrypto", "Engine", "Kernel", "PageCorpus", "SimulatedKernel"],
+            dependencies: ["CCrypto", "Engine", "Kernel", "PageCorpus"],
             swiftSettings: [.treatAllWarnings(as: .error)]),
         .testTarget(
             name: "SimulationTests", dependencies: ["Engine", "Kernel", "SimulatedKernel"],

@@ -26,7 +26,7 @@ private func snapshot(_ pager: Pager<LinuxKernel>, _ index: Int) -> frostline_ti
         stats.payload = UInt64(store.pool.payloadBytes)
         stats.max_bytes = UInt64(store.options.bytesMax ?? 0)
     case .log(let store):
-        stats.kind = FROSTLINE_TIER_FILE.rawValue
+        stats.kind = store.device.isRemote ? FROSTLINE_TIER_NBD.rawValue : FROSTLINE_TIER_FILE.rawValue
         stats.cost = UInt64(store.usedBytes)
         stats.payload = stats.cost
         stats.max_bytes = UInt64(store.capacity)

@@ -7,6 +7,11 @@ public final class LinuxDevice: Sendable {
 
     private let kind: Kind
 
+    /// An export of a server, and not of this machine.
+    public var isRemote: Bool {
+        if case .nbd = kind { true } else { false }
+    }
+
     public init(_ file: StoreFile) { kind = .file(file) }
     public init(_ export: NBDDevice) { kind = .nbd(export) }
 

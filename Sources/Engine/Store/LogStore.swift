@@ -5,7 +5,7 @@ import Synchronization
 /// A segment that nothing of use is left in is free again; segments that little is left in are
 /// emptied by writing that little anew (`Compaction`).
 public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable {
-    let device: Device
+    public let device: Device
     public let segments: SegmentMap
     let coder: ObjectCoder
     let writer: LogWriter<Device>
