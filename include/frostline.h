@@ -124,9 +124,9 @@ typedef enum frostline_tier_kind {
 #define FROSTLINE_TIERS_MAX 7u
 
 /*
- * One of the places where cold pages live. A page goes to the first tier that takes it, and
- * stays there until it is wanted. COMPRESSED may be there once, and is first. What a kind does
- * not use is 0.
+ * One of the places where cold pages live. A page goes to the first tier that takes it.
+ * While a tier is nearly full, its oldest pages move on to the next that has room, in the
+ * background. COMPRESSED may be there once, and is first. What a kind does not use is 0.
  */
 typedef struct frostline_tier {
     uint32_t struct_size;
@@ -142,8 +142,9 @@ typedef struct frostline_tier {
     const char *tls_certificates; /* NBD: the folder with ca-cert.pem and so on; or NULL */
     uint32_t connections;       /* NBD: at most 16; 0: as many as suit the server */
     uint32_t timeout_seconds;   /* NBD: how long a lost server is waited for; 0: 30 */
-    /* FILE and NBD: bounds on what this pager does to the device. Not built: anything but 0
-     * (none) is refused with -EOPNOTSUPP. */
+    /* FILE and NBD: bounds on what this pager does to the device, kept on average; bursts of
+     * one second. 0: none. When reads are bounded, pages stop coming early before any guest
+     * access waits for its turn. */
     uint64_t read_iops_max;
     uint64_t read_bytes_max;    /* per second */
     uint64_t write_iops_max;
@@ -239,9 +240,10 @@ typedef enum frostline_log_level {
 } frostline_log_level;
 
 typedef enum frostline_event_kind {
-    /* No tier took a page. It stays in RAM, and the guest goes on. */
+    /* A tier failed to take a page, or the last one is full. The page went to the next tier, or
+     * stays in RAM, and the guest goes on. */
     FROSTLINE_EVENT_WRITE_FAILED = 1,
-    /* Pages are taken again. */
+    /* That tier takes pages again. */
     FROSTLINE_EVENT_WRITE_RECOVERED = 2,
     /* A stored page could not be read and a guest access waits for it: the host
      * program must stop the VM (read_error=STOP), or the page was poisoned. */
@@ -257,7 +259,7 @@ typedef struct frostline_event {
     uint64_t offset;          /* of the page within the block */
     int32_t error;            /* positive errno, 0 when there is none */
     uint32_t poisoned;        /* 1: the page was poisoned, no need to stop the VM */
-    int32_t tier;             /* index of the tier that it is about; -1: none, as always so far */
+    int32_t tier;             /* index of the tier that it is about; -1: none */
     uint32_t reserved;
 } frostline_event;
 
@@ -367,7 +369,7 @@ typedef struct frostline_stats {
     uint64_t pool_max;            /* as the options said: bound of compressed_cost; 0 for none */
 } frostline_stats;
 
-/* What a tier is doing. So far it is ACTIVE, or there is none: REMOVED. */
+/* What a tier is doing. */
 typedef enum frostline_tier_state {
     /* It takes pages. */
     FROSTLINE_TIER_ACTIVE = 0,
@@ -381,7 +383,6 @@ typedef enum frostline_tier_state {
     FROSTLINE_TIER_REMOVED = 4
 } frostline_tier_state;
 
-/* What is not counted yet is 0: copy_pages, and all from writes on. */
 typedef struct frostline_tier_stats {
     uint32_t struct_size;
     uint32_t kind;            /* enum frostline_tier_kind */
@@ -464,11 +465,27 @@ void frostline_pager_stats(const frostline_pager *pager, frostline_stats *stats)
 void frostline_pager_tier_stats(const frostline_pager *pager, uint32_t index,
                                 frostline_tier_stats *stats);
 
-/* Adds a tier while the pager runs. Not built: answers -EOPNOTSUPP. Control thread. */
+/*
+ * Adds a tier below all others, but for COMPRESSED, which becomes the first. *index is
+ * how the other functions and events call it: an index is used again only after its tier
+ * was removed. Opens the device, which may take as long as that takes. Control thread. On
+ * failure nothing has changed.
+ *   -EINVAL      an argument is missing or out of range, or there is such a tier already
+ *   -ENOSPC      there are FROSTLINE_TIERS_MAX, those being removed included, or the device
+ *                is smaller than max_bytes
+ *   other        as of frostline_pager_create()
+ */
 int frostline_pager_add_tier(frostline_pager *pager, const frostline_tier *tier, uint32_t *index,
                              char *error, size_t error_size);
 
-/* Removes a tier while the pager runs. Not built: answers -EOPNOTSUPP. Control thread. */
+/*
+ * Begins to remove a tier: it takes no more pages, and those it has move to the other
+ * tiers, or back into guest memory where none takes them; then its device is closed and its
+ * state is REMOVED. That happens in the background, faults are served meanwhile; pages that
+ * cannot be read stay, and the tier with them, until they can. With FROSTLINE_MODE_OFF or
+ * OBSERVE it waits. Control thread.
+ *   -EINVAL  there is no such tier, it is being removed already, or it is the last one
+ */
 int frostline_pager_remove_tier(frostline_pager *pager, uint32_t index, char *error, size_t error_size);
 
 /*

@@ -72,7 +72,7 @@ struct DeviceTier {
         let codec = try SealedPages(of: guest)
         let rig = try rig(guest)
         defer { rig.close() }
-        guard case .log(let log) = rig.live.pager.store.tiers[0] else {
+        guard case .log(let log) = rig.live.pager.store.tiers[0].backing else {
             preconditionFailure("a file store is a log")
         }
         var ours: [Double] = []
@@ -158,7 +158,7 @@ struct DeviceTier {
             let rig = try rig(guest)
             defer { rig.close() }
             rig.evict(0..<guest.pageCount)
-            guard case .log(let log) = rig.live.pager.store.tiers[0] else { return [] }
+            guard case .log(let log) = rig.live.pager.store.tiers[0].backing else { return [] }
             bytes = log.writtenBytes.value
             _ = guest.touch(part: 0)
         }
@@ -167,7 +167,7 @@ struct DeviceTier {
         let rig = try rig(fresh, size: size)
         defer { rig.close() }
         rig.evict(0..<fresh.pageCount)
-        guard case .log(let log) = rig.live.pager.store.tiers[0] else { return [] }
+        guard case .log(let log) = rig.live.pager.store.tiers[0].backing else { return [] }
         let before = (log.writtenBytes.value, log.rewrittenBytes.value)
         let group = 64
         for _ in 0..<4 {

@@ -74,7 +74,7 @@ struct Pool {
         let rig = try PagerRig(guest, compaction: .never)
         defer { rig.close() }
         let pager = rig.live.pager
-        let worker = Worker(pager: pager, compaction: .always)
+        let worker = try Worker(pager: pager, compaction: .always)
         let target = try Mapping(length: pageSize)
         var ours: [Double] = []
         var bare: [Double] = []

@@ -11,9 +11,8 @@
 struct clinux_loop {
     GMainContext *context;
     GSource *source;
-    void (*dispatch)(void *);
+    uint64_t (*dispatch)(void *);
     void *argument;
-    gint64 tick; /* microseconds */
     gint stopping;
 };
 
@@ -27,10 +26,10 @@ static gboolean dispatch(GSource *source, GSourceFunc callback, gpointer data)
     (void)callback;
     (void)data;
     struct clinux_loop *loop = ((struct source *)source)->loop;
-    loop->dispatch(loop->argument);
+    uint64_t pause = loop->dispatch(loop->argument);
     /* Here, where the source is blocked, and nowhere else: on an idle context this
      * call wakes the context, which would then never sleep. */
-    g_source_set_ready_time(source, g_get_monotonic_time() + loop->tick);
+    g_source_set_ready_time(source, g_get_monotonic_time() + (gint64)(pause / 1000));
     return G_SOURCE_CONTINUE;
 }
 
@@ -38,7 +37,7 @@ static gboolean dispatch(GSource *source, GSourceFunc callback, gpointer data)
  * is ready or the ready time has come. */
 static GSourceFuncs functions = {.dispatch = dispatch};
 
-int clinux_loop_new(void (*callback)(void *), void *argument, struct clinux_loop **out)
+int clinux_loop_new(uint64_t (*callback)(void *), void *argument, struct clinux_loop **out)
 {
     struct clinux_loop *loop = g_try_new0(struct clinux_loop, 1);
     if (loop == NULL) {
@@ -55,14 +54,19 @@ int clinux_loop_new(void (*callback)(void *), void *argument, struct clinux_loop
     return 0;
 }
 
-void clinux_loop_watch(struct clinux_loop *loop, int descriptor)
+/* Any thread: GLib takes the context's lock, and wakes it. */
+void *clinux_loop_watch(struct clinux_loop *loop, int descriptor)
 {
-    g_source_add_unix_fd(loop->source, descriptor, G_IO_IN);
+    return g_source_add_unix_fd(loop->source, descriptor, G_IO_IN);
 }
 
-void clinux_loop_run(struct clinux_loop *loop, uint64_t tick)
+void clinux_loop_unwatch(struct clinux_loop *loop, void *watch)
 {
-    loop->tick = (gint64)(tick / 1000);
+    g_source_remove_unix_fd(loop->source, watch);
+}
+
+void clinux_loop_run(struct clinux_loop *loop)
+{
     g_source_set_ready_time(loop->source, 0);
     while (!g_atomic_int_get(&loop->stopping)) {
         g_main_context_iteration(loop->context, TRUE);

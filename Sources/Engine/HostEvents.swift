@@ -3,9 +3,10 @@ import Kernel
 /// What the pager tells the host program. Called on the pager's own threads: an
 /// implementation must not block or touch guest memory.
 public enum HostEvent: Sendable {
-    case writeFailed(Errno, region: Region, page: Int)
-    case writeRecovered
-    case readFailed(Errno, region: Region, page: Int, poisoned: Bool)
+    case writeFailed(Errno, TierIndex, region: Region, page: Int)
+    case writeRecovered(TierIndex)
+    /// The tier, when it is one that could not be read.
+    case readFailed(Errno, TierIndex?, region: Region, page: Int, poisoned: Bool)
     case readRecovered
 }
 

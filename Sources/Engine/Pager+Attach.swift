@@ -49,8 +49,9 @@ extension Pager {
         if isZapped(region) { counters.zappedBlocks.add(change, ordering: .relaxed) }
     }
 
-    /// Returns when the fault server no longer uses what it found in `regions` before.
-    private func waitForServer() {
+    /// Returns when the fault server no longer uses what it found in `regions`, or among the
+    /// tiers, before.
+    func waitForServer() {
         let epoch = serverEpoch.load(ordering: .sequentiallyConsistent)
         if epoch % 2 == 0 { return }
         while serverEpoch.load(ordering: .sequentiallyConsistent) == epoch { kernel.pause() }

@@ -25,12 +25,12 @@ extension Host {
 
     func report(_ event: HostEvent) {
         switch event {
-        case .writeFailed(let errno, let region, let page):
-            send(FROSTLINE_EVENT_WRITE_FAILED, errno, region, page)
-        case .writeRecovered:
-            send(FROSTLINE_EVENT_WRITE_RECOVERED)
-        case .readFailed(let errno, let region, let page, let poisoned):
-            send(FROSTLINE_EVENT_READ_FAILED, errno, region, page, poisoned: poisoned)
+        case .writeFailed(let errno, let tier, let region, let page):
+            send(FROSTLINE_EVENT_WRITE_FAILED, errno, region, page, tier: tier)
+        case .writeRecovered(let tier):
+            send(FROSTLINE_EVENT_WRITE_RECOVERED, tier: tier)
+        case .readFailed(let errno, let tier, let region, let page, let poisoned):
+            send(FROSTLINE_EVENT_READ_FAILED, errno, region, page, tier: tier, poisoned: poisoned)
         case .readRecovered:
             send(FROSTLINE_EVENT_READ_RECOVERED)
         }
@@ -38,14 +38,14 @@ extension Host {
 
     private func send(
         _ kind: frostline_event_kind, _ errno: Errno? = nil, _ region: Region? = nil, _ page: Int = 0,
-        poisoned: Bool = false
+        tier: TierIndex? = nil, poisoned: Bool = false
     ) {
         guard let callback = unsafe host.event else { return }
         unsafe (region?.name ?? "").withCString { name in
             var event = unsafe frostline_event(
                 struct_size: UInt32(MemoryLayout<frostline_event>.size), kind: kind.rawValue,
                 block: name, offset: region?.offset(of: page) ?? 0, error: errno?.code ?? 0,
-                poisoned: poisoned ? 1 : 0, tier: -1, reserved: 0)
+                poisoned: poisoned ? 1 : 0, tier: Int32(tier?.position ?? -1), reserved: 0)
             unsafe callback(host.opaque, &event)
         }
     }

@@ -32,7 +32,7 @@ private func snapshot(_ live: LivePager) -> frostline_stats {
     unsafe stats.store = cString(live.storeName)
     unsafe stats.seal = cString(live.sealName ?? "none")
     unsafe fillPlaces(&stats, pager)
-    unsafe fillCosts(&stats, pager)
+    pager.store.reading { unsafe fillCosts(&stats, pager) }
     unsafe fillCounters(&stats, pager.counters)
     unsafe stats.limit = pager.settings.limit
     unsafe stats.idle_age = pager.settings.idleAge
@@ -67,9 +67,9 @@ private func fillPlaces(_ stats: inout frostline_stats, _ pager: Pager<LinuxKern
 
 private func fillCosts(_ stats: inout frostline_stats, _ pager: Pager<LinuxKernel>) {
     unsafe stats.same_filled_cost = UInt64(pager.store.words.usedBytes)
-    for (number, tier) in pager.store.tiers.enumerated() {
-        let stored = bytes(pager.counters.pages(in: TierIndex(number + 1)))
-        switch tier {
+    for tier in pager.store.tiers {
+        let stored = bytes(pager.counters.pages(in: tier.index))
+        switch tier.backing {
         case .compressed(let store):
             unsafe stats.compressed_bytes += stored
             unsafe stats.compressed_cost += UInt64(store.pool.heldBytes)

@@ -7,29 +7,36 @@ public func frostline_pager_tier_stats(
     _ pager: OpaquePointer?, _ index: UInt32, _ stats: UnsafeMutablePointer<frostline_tier_stats>?
 ) {
     guard let stats = unsafe stats else { return }
-    var filled = snapshot(unsafe livePager(pager).pager, Int(index))
+    let pager = unsafe livePager(pager).pager
+    var filled = pager.store.reading { snapshot(pager, Int(index)) }
     unsafe copyKnownFields(of: &filled, to: stats)
 }
 
 private func snapshot(_ pager: Pager<LinuxKernel>, _ index: Int) -> frostline_tier_stats {
     var stats = frostline_tier_stats()
-    guard index < pager.store.tiers.count else {
+    guard index < TierIndex.tiersMax, let tier = pager.store.tier(TierIndex(index + 1)) else {
         stats.state = FROSTLINE_TIER_REMOVED.rawValue
         return stats
     }
-    stats.stored_pages = UInt64(max(0, pager.counters.pages(in: TierIndex(index + 1))))
+    let pages = pager.counters.pages(in: tier.index)
+    stats.kind = tier.kind.rawValue
+    stats.state = UInt32(tier.state.rawValue)
+    stats.stored_pages = UInt64(max(0, pages))
     stats.stored_bytes = stats.stored_pages * UInt64(pageSize)
-    switch pager.store.tiers[index] {
-    case .compressed(let store):
-        stats.kind = FROSTLINE_TIER_COMPRESSED.rawValue
-        stats.cost = UInt64(store.pool.heldBytes)
-        stats.payload = UInt64(store.pool.payloadBytes)
-        stats.max_bytes = UInt64(store.options.bytesMax ?? 0)
-    case .log(let store):
-        stats.kind = store.device.isRemote ? FROSTLINE_TIER_NBD.rawValue : FROSTLINE_TIER_FILE.rawValue
-        stats.cost = UInt64(store.usedBytes)
-        stats.payload = stats.cost
-        stats.max_bytes = UInt64(store.capacity)
+    stats.copy_pages = UInt64(max(0, tier.objectCount - pages))
+    stats.cost = UInt64(tier.backing.cost)
+    stats.payload = UInt64(tier.backing.payload)
+    stats.max_bytes = UInt64(tier.maxBytes)
+    stats.writes = tier.writes.load(ordering: .relaxed)
+    stats.reads = tier.reads.load(ordering: .relaxed)
+    stats.demotions = tier.demotions.load(ordering: .relaxed)
+    stats.write_errors = tier.writeErrors.load(ordering: .relaxed)
+    stats.read_errors = tier.readErrors.load(ordering: .relaxed)
+    if let traffic = tier.traffic {
+        stats.write_transfers = traffic.writes.load(ordering: .relaxed)
+        stats.write_bytes = traffic.writtenBytes.load(ordering: .relaxed)
+        stats.read_transfers = traffic.reads.load(ordering: .relaxed)
+        stats.read_bytes = traffic.readBytes.load(ordering: .relaxed)
     }
     return stats
 }
@@ -40,7 +47,12 @@ public func frostline_pager_add_tier(
     _ index: UnsafeMutablePointer<UInt32>?, _ error: UnsafeMutablePointer<CChar>?, _ errorSize: Int
 ) -> Int32 {
     unsafe answer(error, errorSize) { () throws(SetupFailure) in
-        throw SetupFailure(.notSupported, "adding tiers is not built yet")
+        guard let tier = unsafe tier, let index = unsafe index else {
+            throw SetupFailure(.invalid, "a tier and a place for its index must be given")
+        }
+        let live = unsafe livePager(pager)
+        let options = unsafe try TierOptions(checking: tier, live.nextTier)
+        unsafe index.pointee = UInt32(try live.addTier(options))
     }
 }
 
@@ -49,7 +61,7 @@ public func frostline_pager_remove_tier(
     _ pager: OpaquePointer?, _ index: UInt32, _ error: UnsafeMutablePointer<CChar>?, _ errorSize: Int
 ) -> Int32 {
     unsafe answer(error, errorSize) { () throws(SetupFailure) in
-        throw SetupFailure(.notSupported, "removing tiers is not built yet")
+        try unsafe livePager(pager).removeTier(Int(index))
     }
 }
 
@@ -66,8 +78,9 @@ extension TierOptions {
         case (FROSTLINE_COMPRESSION_LZ4.rawValue, 0): compression = .lz4
         case (FROSTLINE_COMPRESSION_LZ4.rawValue, _):
             throw refusal("lz4 has no levels; leave the level out, or choose zstd")
-        case (FROSTLINE_COMPRESSION_ZSTD.rawValue, let level):
-            compression = .zstd(level: level == 0 ? Compression.zstdLevelDefault : Int(level))
+        case (FROSTLINE_COMPRESSION_ZSTD.rawValue, 0):
+            compression = .zstd(level: Compression.zstdLevelDefault)
+        case (FROSTLINE_COMPRESSION_ZSTD.rawValue, let level): compression = .zstd(level: Int(level))
         default:
             throw refusal(unsafe "compression \(tier.compression) is unknown; there are lz4 and zstd")
         }

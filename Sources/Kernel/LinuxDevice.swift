@@ -6,7 +6,7 @@ public final class LinuxDevice: Sendable {
     }
 
     private let kind: Kind
-
+    public let traffic = DeviceTraffic()
     /// An export of a server, and not of this machine.
     public var isRemote: Bool {
         if case .nbd = kind { true } else { false }
@@ -40,21 +40,24 @@ extension LinuxDevice: StoreDevice {
     }
 
     public func read(_ transfer: Transfer) -> Errno? {
-        switch kind {
+        traffic.noteRead(bytes: transfer.length)
+        return switch kind {
         case .file(let file): file.read(transfer)
         case .nbd(let export): export.read(transfer)
         }
     }
 
     public func write(_ transfer: Transfer) -> Errno? {
-        switch kind {
+        traffic.noteWrite(bytes: transfer.length)
+        return switch kind {
         case .file(let file): file.write(transfer)
         case .nbd(let export): export.write(transfer)
         }
     }
 
     public func readBack(_ transfer: Transfer) -> Errno? {
-        switch kind {
+        traffic.noteRead(bytes: transfer.length)
+        return switch kind {
         case .file(let file): file.readBack(transfer)
         case .nbd(let export): export.readBack(transfer)
         }

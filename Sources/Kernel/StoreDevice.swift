@@ -43,6 +43,8 @@ public protocol StoreDevice: AnyObject, Sendable {
     var size: UInt64 { get }
     /// What memory, offset and length of every transfer are multiples of: 512 to 4096 bytes.
     var blockSize: Int { get }
+    /// Counts all transfers, those that fail included.
+    var traffic: DeviceTraffic { get }
 
     /// Starts a read on behalf of the fault thread. EBUSY: the queue is full.
     func read(_ transfer: Transfer) -> Errno?

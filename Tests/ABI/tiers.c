@@ -38,13 +38,19 @@ static void refuses_lists(void)
 {
     frostline_tier tiers[8];
     for (int i = 0; i < 8; i++) {
-        tiers[i] = tier_of(FROSTLINE_TIER_FILE, "/nonexistent/store", 64 * MIB);
+        tiers[i] = tier_of(FROSTLINE_TIER_FILE, "/nonexistent/store", 616 * MIB);
     }
     refuses(options_with(tiers, 8), -EINVAL, "8 tiers");
     refuses(options_with(NULL, 1), -EINVAL, "1 tiers were announced");
     frostline_options both = options_with(tiers, 1);
     both.store = FROSTLINE_STORE_FILE;
     refuses(both, -EINVAL, "a store as well");
+    both = options_with(tiers, 1);
+    both.pool_max = 64 * MIB;
+    refuses(both, -EINVAL, "say them of a tier");
+    both = options_with(tiers, 1);
+    both.seal = FROSTLINE_SEAL_OFF;
+    refuses(both, -EINVAL, "say it of each tier");
     tiers[1] = tier_of(FROSTLINE_TIER_COMPRESSED, NULL, 0);
     refuses(options_with(tiers, 2), -EINVAL, "tier 1 (compressed): compressed memory comes first");
     refuses_second(tiers[1], -EINVAL, "there is one already");
@@ -58,9 +64,9 @@ static void refuses_values(void)
     refuses_second(tier, -EINVAL, "tier 1 is of kind 99");
     refuses_tier(tier_of(FROSTLINE_TIER_COMPRESSED, "/tmp/x", 0), -EINVAL, "tier 0 (compressed): memory has no path");
     refuses_tier(tier_of(FROSTLINE_TIER_COMPRESSED, NULL, PAGE), -EINVAL, "16 MiB");
-    refuses_second(tier_of(FROSTLINE_TIER_FILE, NULL, 64 * MIB), -EINVAL, "tier 1 (file): it needs a path");
+    refuses_second(tier_of(FROSTLINE_TIER_FILE, NULL, 616 * MIB), -EINVAL, "tier 1 (file): it needs a path");
     refuses_second(tier_of(FROSTLINE_TIER_FILE, "/nonexistent/store", MIB), -EINVAL, "2 MiB");
-    refuses_second(tier_of(FROSTLINE_TIER_FILE, "/nonexistent/store", 64 * MIB), -ENOENT, "tier 1 (file): cannot open the store /nonexistent/store");
+    refuses_second(tier_of(FROSTLINE_TIER_FILE, "/nonexistent/store", 616 * MIB), -ENOENT, "tier 1 (file): cannot open the store /nonexistent/store");
     refuses_second(tier_of(FROSTLINE_TIER_NBD, NULL, 0), -EINVAL, "tier 1 (nbd): it needs a URI");
     tier = tier_of(FROSTLINE_TIER_COMPRESSED, NULL, 0);
     tier.compression_level = 3;
@@ -76,10 +82,12 @@ static void refuses_values(void)
     tier = tier_of(FROSTLINE_TIER_COMPRESSED, NULL, 0);
     tier.seal = 9;
     refuses_tier(tier, -EINVAL, "seal 9");
+    tier.seal = FROSTLINE_SEAL_OFF;
+    refuses_tier(tier, -EINVAL, "memory is not sealed");
     tier = tier_of(FROSTLINE_TIER_COMPRESSED, NULL, 0);
     tier.write_bytes_max = 1;
     refuses_tier(tier, -EINVAL, "no rate limits");
-    tier = tier_of(FROSTLINE_TIER_FILE, "/nonexistent/store", 64 * MIB);
+    tier = tier_of(FROSTLINE_TIER_FILE, "/nonexistent/store", 616 * MIB);
     tier.connections = 2;
     refuses_tier(tier, -EINVAL, "for kind nbd");
     tier = tier_of(FROSTLINE_TIER_NBD, "nbd://localhost/export", 0);
@@ -88,7 +96,7 @@ static void refuses_values(void)
     refuses_tier(tier_of(FROSTLINE_TIER_NBD, "http://localhost/", 0), -EINVAL, "uri is not one of nbd:");
     refuses_tier(tier_of(FROSTLINE_TIER_NBD, "nbd+unix:///?socket=/nonexistent/socket", 0), -ENOTCONN,
                  "tier 0 (nbd): cannot use nbd+unix:///?socket=/nonexistent/socket: connect: No such file");
-    tier = tier_of(FROSTLINE_TIER_FILE, "/nonexistent/store", 64 * MIB);
+    tier = tier_of(FROSTLINE_TIER_FILE, "/nonexistent/store", 616 * MIB);
     tier.incompressible = FROSTLINE_INCOMPRESSIBLE_KEEP_RAW;
     refuses_tier(tier, -EINVAL, "kind compressed only");
 }
@@ -100,6 +108,31 @@ static frostline_tier_stats tier_stats_of(frostline_pager *pager, uint32_t index
     stats.struct_size = sizeof stats;
     api.tier_stats(pager, index, &stats);
     return stats;
+}
+
+/* Adds a tier, and removes the one that has the pages. */
+static void comes_and_goes(frostline_pager *pager, uint64_t *memory, uint64_t length)
+{
+    char path[] = ".build/abi/another-store", error[512] = "";
+    uint32_t index = 99;
+    frostline_tier tier = tier_of(FROSTLINE_TIER_COMPRESSED, NULL, 0);
+    check(api.add_tier(pager, &tier, &index, error, sizeof error) == -EINVAL && strstr(error, "compressed memory already"), "a second compressed tier is refused", error);
+    tier = tier_of(FROSTLINE_TIER_FILE, path, MIB);
+    check(api.add_tier(pager, &tier, &index, error, sizeof error) == -EINVAL && strstr(error, "tier 2 (file)"), "a tier that is too small is refused", error);
+    check(api.add_tier(pager, NULL, &index, error, sizeof error) == -EINVAL, "no tier is refused", error);
+    tier.max_bytes = 256 * MIB;
+    check(api.add_tier(pager, &tier, &index, error, sizeof error) == 0 && index == 2, "a tier is added", error);
+    check(api.remove_tier(pager, 5, error, sizeof error) == -EINVAL && strstr(error, "tier 5 does not exist"), "what is not there is not removed", error);
+    check(api.remove_tier(pager, 1, error, sizeof error) == 0, "a tier is removed", error);
+    uint64_t deadline = now_ms() + 60000;
+    while (tier_stats_of(pager, 1).state != FROSTLINE_TIER_REMOVED && now_ms() < deadline) {
+        (void)*(volatile uint64_t *)&memory[now_ms() * 7919 % (length / PAGE) * 512];
+    }
+    check(tier_stats_of(pager, 1).state == FROSTLINE_TIER_REMOVED, "and is gone when it is empty", "state");
+    check(tier_stats_of(pager, 2).stored_pages > 0, "its pages went to the new one", "stored_pages");
+    check(tier_stats_of(pager, 2).write_bytes > 0, "and were written there", "write_bytes");
+    check(api.remove_tier(pager, 0, error, sizeof error) == 0, "so is the compressed one", error);
+    check(api.remove_tier(pager, 2, error, sizeof error) == -EINVAL && strstr(error, "the only one"), "the last one stays", error);
 }
 
 /* Pages memory through a small compressed tier and a file below it. */
@@ -115,7 +148,7 @@ static void cascades(void)
     frostline_pager *pager;
     frostline_block *block;
     char error[512] = "";
-    uint64_t length = 256 * MIB;
+    uint64_t length = 96 * MIB;
     uint64_t *memory = (uint64_t *)mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     check(api.create(&options, &host, &pager, error, sizeof error) == 0, "a pager with two tiers is created", error);
     check(strcmp(stats_of(pager).store, "tiers") == 0, "its store is called tiers", stats_of(pager).store);
@@ -128,7 +161,7 @@ static void cascades(void)
         }
     }
     uint64_t deadline = now_ms() + 60000;
-    while (stats_of(pager).evicted_bytes < 192 * MIB && now_ms() < deadline) {
+    while (stats_of(pager).evicted_bytes < 48 * MIB && now_ms() < deadline) {
     }
     frostline_tier_stats first = tier_stats_of(pager, 0), second = tier_stats_of(pager, 1);
     check(first.kind == FROSTLINE_TIER_COMPRESSED && second.kind == FROSTLINE_TIER_FILE, "tiers say their kinds", "kind");
@@ -142,6 +175,13 @@ static void cascades(void)
         }
     }
     check(wrong == 0, "every byte comes back from either tier", "");
+    comes_and_goes(pager, memory, length);
+    for (uint64_t page = 0; page < length / PAGE; page++) {
+        for (uint64_t word = 0; word < 512; word++) {
+            wrong += memory[page * 512 + word] != stamp(page, word);
+        }
+    }
+    check(wrong == 0, "and so it does afterwards", "");
     api.detach(block);
     check(tier_stats_of(pager, 0).stored_pages == 0 && tier_stats_of(pager, 1).stored_pages == 0, "nothing stays in the tiers", "stored_pages");
     api.destroy(pager);

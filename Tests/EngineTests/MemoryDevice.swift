@@ -6,6 +6,7 @@ import Kernel
 final class MemoryDevice: StoreDevice, @unchecked Sendable {
     let memory: Mapping
     let blockSize: Int
+    let traffic = DeviceTraffic()
     /// Writes of so many to come fail, or end early.
     var failingWrites = 0
     var writes: [Range<UInt64>] = []

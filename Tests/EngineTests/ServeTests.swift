@@ -86,11 +86,11 @@ struct StoreHealthTests {
         let region = try Region(name: "ram", start: 0x20_0000, length: UInt64(pageSize))
         let reports = Reports()
         var health = StoreHealth()
-        health.record(nil, region, at: 0, host: reports.host)
-        health.record((.inputOutput, 0), region, at: 0, host: reports.host)
-        health.record((.noSpace, 0), region, at: 2 * second, host: reports.host)
-        health.record(nil, region, at: 9 * second, host: reports.host)
-        health.record(nil, region, at: 9 * second, host: reports.host)
+        health.record(nil, TierIndex(1), region, at: 0, host: reports.host)
+        health.record((.inputOutput, 0), TierIndex(1), region, at: 0, host: reports.host)
+        health.record((.noSpace, 0), TierIndex(1), region, at: 2 * second, host: reports.host)
+        health.record(nil, TierIndex(1), region, at: 9 * second, host: reports.host)
+        health.record(nil, TierIndex(1), region, at: 9 * second, host: reports.host)
         #expect(reports.lines.withLock { $0 } == ["failed", "recovered"])
     }
 
@@ -100,11 +100,11 @@ struct StoreHealthTests {
         let host = Reports().host
         var health = StoreHealth()
         #expect(health.mayTry(at: 0))
-        health.record((.noSpace, 0), region, at: 0, host: host)
+        health.record((.noSpace, 0), TierIndex(1), region, at: 0, host: host)
         #expect(!health.mayTry(at: second - 1) && health.mayTry(at: second))
-        health.record((.noSpace, 0), region, at: 0, host: host)
+        health.record((.noSpace, 0), TierIndex(1), region, at: 0, host: host)
         #expect(!health.mayTry(at: 2 * second - 1) && health.mayTry(at: 2 * second))
-        for _ in 0..<10 { health.record((.noSpace, 0), region, at: 0, host: host) }
+        for _ in 0..<10 { health.record((.noSpace, 0), TierIndex(1), region, at: 0, host: host) }
         #expect(!health.mayTry(at: 30 * second - 1) && health.mayTry(at: 30 * second))
     }
 }

@@ -29,7 +29,7 @@ struct HotnessTests {
                     tiers: [.compressed(try CompressedStore())], pagesMax: pageCount),
                 settings: settings, host: HostLog().host, tracking: true, zapsShared: kind == .shared,
                 readErrorAction: .stop, wakeWorker: {})
-            worker = Worker(pager: pager)
+            worker = try Worker(pager: pager)
             try pager.attach(region)
         }
 

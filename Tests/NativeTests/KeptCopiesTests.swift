@@ -94,7 +94,7 @@ struct KeptCopiesTests {
         while rig.counters.keptCopies.value > 0, monotonicNow() < deadline {
             Kernel.sleep(nanoseconds: 10_000_000)
         }
-        guard case .log(let log) = rig.live.pager.store.tiers[0] else { return }
+        guard case .log(let log) = rig.live.pager.store.tiers[0].backing else { return }
         #expect(log.segments.liveSectors == 0)
     }
 }

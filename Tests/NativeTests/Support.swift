@@ -19,9 +19,9 @@ final class HostLog: Sendable {
 
     private static func describe(_ event: HostEvent) -> String {
         switch event {
-        case .writeFailed(let errno, _, _): "write failed: \(errno.code)"
+        case .writeFailed(let errno, _, _, _): "write failed: \(errno.code)"
         case .writeRecovered: "write recovered"
-        case .readFailed(let errno, _, _, let poisoned): "read failed: \(errno.code) poisoned: \(poisoned)"
+        case .readFailed(let errno, _, _, _, let poisoned): "read failed: \(errno.code) poisoned: \(poisoned)"
         case .readRecovered: "read recovered"
         }
     }

@@ -74,7 +74,7 @@ public struct Mischief: Equatable, Sendable {
     }
 }
 
-/// A kernel, disk or compaction that breaks its promises: proof that the checks can fail.
+/// A kernel, disk, compaction or demotion that breaks its promises: proof that the checks can fail.
 public enum Sabotage: CaseIterable, Sendable {
     /// A moved page arrives as zeros.
     case moveLosesContents
@@ -131,4 +131,10 @@ public enum Sabotage: CaseIterable, Sendable {
     case deviceIsNotSealed
     /// An object's new place is told before its bytes are there.
     case compactionTellsTooEarly
+    /// Demotion drops a page before its entry says where it is now.
+    case demotionDropsFirst
+    /// Demotion moves a page although it has left the store meanwhile.
+    case demotionOverwritesEntries
+    /// What arrives in the lower tier is zeros.
+    case demotionLosesContents
 }

@@ -19,6 +19,7 @@ import Kernel
     private var finishedEvictions: [TransferCompletion] = []
     /// Reads that failed or ended early so far.
     public private(set) var failedReads = 0
+    public let traffic = DeviceTraffic()
 
     private struct Pending {
         let transfer: Transfer
@@ -50,6 +51,11 @@ import Kernel
         let scheduler = kernel.scheduler
         scheduler.step()
         if kernel.strikes(\.submitError) { return .busy }
+        if isWrite {
+            traffic.noteWrite(bytes: transfer.length)
+        } else {
+            traffic.noteRead(bytes: transfer.length)
+        }
         kernel.checkOwnRead(transfer.memory, transfer.length)
         kernel.note("submit", Int(transfer.offset) / Self.sectorSize, transfer.length / Self.sectorSize)
         for number in [transfer.memory, transfer.offset, UInt64(transfer.length)]

@@ -10,7 +10,8 @@ extension World {
     /// Runs the simulation to its end.
     func run(seed: UInt64, cpu: Int) throws -> Outcome {
         let server = try FaultServer(pager: pager, waitingMax: scheduler.random.pick([1, 3, 1024]))
-        let worker = Worker(pager: pager, compaction: compactionLimits)
+        let worker = try Worker(pager: pager, compaction: compactionLimits)
+        worker.onTierRemoved = { [unowned self] tier in noteRemoved(tier) }
         self.worker = worker
         var weights = plan.weights[...]
         func spawn(_ name: String, _ body: @escaping @Sendable () -> Void) {
@@ -26,11 +27,12 @@ extension World {
         if plan.hasOperator { spawn("operator") { [self] in changeModes() } }
         if plan.hasSwap { spawn("host") { [self] in reclaim() } }
         if plan.hasArchivist { spawn("archivist") { [self] in exportAndImport() } }
+        if plan.hasStorekeeper { spawn("storekeeper") { [self] in changeTiers() } }
         moving = plan.guests + plan.devices + plan.transfers
         busyActors =
             plan.guests + plan.discarders + plan.devices + plan.transfers
             + (plan.hasHotplug ? 1 : 0) + (plan.hasOperator ? 1 : 0) + (plan.hasSwap ? 1 : 0)
-            + (plan.hasArchivist ? 1 : 0)
+            + (plan.hasArchivist ? 1 : 0) + (plan.hasStorekeeper ? 1 : 0)
         spawn("director") { [self] in direct() }
         scheduler.run()
         let counters = pager.counters
@@ -38,15 +40,15 @@ extension World {
             seed: seed, violation: scheduler.violation, hash: scheduler.trace.hash,
             steps: scheduler.steps, evictions: counters.evictions.value,
             fetches: counters.fetches.value, rescues: counters.rescues.value,
-            cleanEvictions: counters.cleanEvictions.value, rewrittenBytes: rewrittenBytes,
+            cleanEvictions: counters.cleanEvictions.value,
+            rewrittenBytes: pager.store.tiers.reduce(workOfRemovedTiers.rewritten) {
+                $0 + rewrittenBytes($1)
+            },
             compactionMoves: counters.compactionMoves.value,
-            wholeFetches: plan.isHugetlb ? counters.fetches.value : 0)
-    }
-
-    private var rewrittenBytes: UInt64 {
-        pager.store.tiers.reduce(0) { sum, tier in
-            if case .log(let log) = tier { sum + log.rewrittenBytes.value } else { sum }
-        }
+            wholeFetches: plan.isHugetlb ? counters.fetches.value : 0,
+            demotions: pager.store.tiers.reduce(workOfRemovedTiers.demotions) {
+                $0 + $1.demotions.load(ordering: .relaxed)
+            }, tiersRemoved: tiersRemoved)
     }
 
     /// Where a guest or device stands still while the VM is stopped.
@@ -70,8 +72,8 @@ extension World {
             server.retryWaitingIfDue(every: tick)
             if worked { continue }
             isServerResting = true
-            scheduler.block(until: scheduler.now + tick) { [self] in
-                kernel.hasFaults || disk?.hasFinished(.fetch) ?? false || isEnding
+            scheduler.block(until: scheduler.now + server.pause(tick: tick)) { [self] in
+                kernel.hasFaults || disks.contains { $0.hasFinished(.fetch) } || isEnding
             }
             isServerResting = false
         }
@@ -86,6 +88,9 @@ extension World {
             let evicted = relieves ? worker.relieve() : adjusts ? worker.adjust() : worker.round()
             scheduler.trace.note("worker", relieves ? "relieve" : adjusts ? "adjust" : "round", evicted)
             compactRecklessly()
+            demoteRecklessly()
+            // As on every tick in between.
+            repeat { worker.tidyUp() } while worker.isUnfinished && scheduler.random.chance(800)
             isWorkerResting = true
             if evicted == 0 { sleep(10_000_000) }
             // Settings that change wake it early.
@@ -294,6 +299,8 @@ extension World {
         scheduler.block { [self] in busyActors == 0 }
         kernel.mischief = .none
         scheduler.trace.note("director", "settle")
+        isWorkerAwake = true
+        scheduler.block { [self] in !pager.store.tiers.contains { $0.state == .draining } }
         for page in 0..<plan.pageCount where readPage(block, page) == .machineCheck {
             checkPoison(page)
         }
@@ -316,6 +323,7 @@ extension World {
         }
         pager.detach(block.region)
         checkNothingStored()
+        checkRates()
         isEnding = true
     }
 
@@ -324,7 +332,7 @@ extension World {
         // Unreadable pages come back with the next tick.
         sleep(2 * tick)
         scheduler.block { [self] in
-            isWorkerResting && isServerResting && !kernel.hasSleepers && disk?.isIdle ?? true
+            isWorkerResting && isServerResting && !kernel.hasSleepers && disks.allSatisfy(\.isIdle)
         }
     }
 }

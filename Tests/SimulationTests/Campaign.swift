@@ -14,6 +14,8 @@ final class Campaign: Sendable {
         var rewrittenBytes: UInt64 = 0
         var compactionMoves: UInt64 = 0
         var wholeFetches: UInt64 = 0
+        var demotions: UInt64 = 0
+        var tiersRemoved = 0
         var failures: [World.Outcome] = []
     }
 
@@ -36,7 +38,8 @@ final class Campaign: Sendable {
         return "simulation: \(runs) runs from seed \(first), \(totals.steps) steps, "
             + "\(totals.evictions) evictions (\(totals.cleanEvictions) clean), \(totals.fetches) fetches "
             + "(\(totals.wholeFetches) in huge pages), \(totals.rescues) rescues, \(totals.rewrittenBytes >> 10) KiB compacted, "
-            + "\(totals.compactionMoves) moves within the pool"
+            + "\(totals.compactionMoves) moves within the pool, \(totals.demotions) demotions, "
+            + "\(totals.tiersRemoved) tiers removed"
     }
 
     func run() {
@@ -62,6 +65,8 @@ final class Campaign: Sendable {
                 totals.rewrittenBytes += outcome.rewrittenBytes
                 totals.compactionMoves += outcome.compactionMoves
                 totals.wholeFetches += outcome.wholeFetches
+                totals.demotions += outcome.demotions
+                totals.tiersRemoved += outcome.tiersRemoved
                 if outcome.violation != nil { totals.failures.append(outcome) }
             }
         }

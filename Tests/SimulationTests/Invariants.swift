@@ -24,9 +24,8 @@ extension World {
         if pager.counters.stagedPages.value * pageSize > pager.staging.length {
             scheduler.fail("more is staged than staging holds")
         }
-        for case .compressed(let store) in pager.store.tiers
-        where store.pool.heldBytes > store.options.bytesMax ?? .max {
-            scheduler.fail("the pool holds more than it may")
+        for tier in pager.store.tiers where tier.maxBytes > 0 && tier.backing.cost > tier.maxBytes {
+            scheduler.fail("tier \(tier.index.number) costs more than its ceiling")
         }
     }
 
@@ -123,7 +122,7 @@ extension World {
 
     /// Poison is the answer to a read error and to nothing else.
     func checkPoison(_ page: Int) {
-        if plan.readErrorAction != .machineCheck || (disk?.failedReads ?? 0) == 0 {
+        if plan.readErrorAction != .machineCheck || disks.allSatisfy({ $0.failedReads == 0 }) {
             if plan.mischief.submitError == 0 { scheduler.fail("page \(page) is poisoned for no reason") }
         }
     }
@@ -131,14 +130,14 @@ extension World {
     /// When nothing is under way, the counters say what the page table says.
     func checkCounters() {
         var pages: [TierIndex: Int] = [:]
-        var copies = 0
-        var sectors = 0
+        var copies: [TierIndex: Int] = [:]
+        var sectors: [TierIndex: Int] = [:]
         for page in 0..<block.region.pageCount {
             let entry = block.region.table[page]
             let locator = Locator(payload: entry.payload)
-            if entry.namesCopy { copies += 1 }
+            if entry.namesCopy { copies[locator.tier, default: 0] += 1 }
             if entry.namesCopy || entry.state == .stored && locator.tier != .sameFilled {
-                sectors += LogPlace(locator.place).sectors
+                sectors[locator.tier, default: 0] += LogPlace(locator.place).sectors
             }
             if entry.state == .stored {
                 pages[locator.tier, default: 0] += 1
@@ -150,14 +149,18 @@ extension World {
         for tier in (0...TierIndex.tiersMax).map(TierIndex.init) {
             expect(counters.pages(in: tier), pages[tier, default: 0], "pages of a tier")
         }
-        expect(counters.keptCopies.value, copies, "kept copies")
-        for case .log(let log) in pager.store.tiers {
-            expect(log.segments.liveSectors, sectors, "sectors in use")
+        expect(counters.keptCopies.value, copies.values.reduce(0, +), "kept copies")
+        for tier in pager.store.tiers {
+            let objects = pages[tier.index, default: 0] + copies[tier.index, default: 0]
+            expect(tier.objectCount, objects, "objects of a tier")
+            if case .log(let log) = tier.backing {
+                expect(log.segments.liveSectors, sectors[tier.index, default: 0], "sectors in use")
+            }
         }
         expect(counters.stagedPages.value, 0, "staged pages")
         expect(counters.waitingPages.value, 0, "waiting pages")
         // Memory of our own can be read.
-        if disk == nil { expect(Int(counters.readErrors.value), 0, "failed reads") }
+        if disks.isEmpty { expect(Int(counters.readErrors.value), 0, "failed reads") }
         expect(block.region.fetchesInFlight.load(ordering: .relaxed), 0, "fetches in flight")
     }
 
@@ -166,14 +169,12 @@ extension World {
         expect(pager.counters.evictedPages, 0, "evicted pages")
         expect(pager.store.words.usedBytes, 0, "bytes of same-filled pages")
         for tier in pager.store.tiers {
-            switch tier {
-            case .compressed(let store): expect(store.pool.payloadBytes, 0, "bytes in the pool")
-            case .log(let store): expect(store.segments.liveSectors, 0, "sectors in use")
-            }
+            expect(tier.objectCount, 0, "objects of a tier")
+            expect(tier.backing.payload, 0, "bytes in a tier")
         }
     }
 
-    private func expect(_ value: Int, _ wanted: Int?, _ name: StaticString) {
+    func expect(_ value: Int, _ wanted: Int?, _ name: StaticString) {
         if value != wanted { scheduler.fail("\(name): \(value) instead of \(wanted ?? 0)") }
     }
 }

@@ -5,6 +5,18 @@ import SimulatedKernel
 /// The guards that a pager may be told to use.
 enum GuardChoice: CaseIterable { case automatic, freeze, writeProtect }
 
+/// What a tier keeps its pages in.
+enum TierPlan {
+    /// Its ceiling in pages; nil for none.
+    case memory(pages: Int?)
+    /// Pages that it has room for.
+    case disk(pages: Int)
+
+    static func disk(for pageCount: Int, _ random: inout SplitMix) -> TierPlan {
+        .disk(pages: random.pick([16, pageCount / 2 + 8, pageCount, pageCount * 2]))
+    }
+}
+
 /// What a seed stands for: the whole set-up of one simulated run.
 struct Plan {
     var pageCount: Int
@@ -15,8 +27,13 @@ struct Plan {
     var guardChoice: GuardChoice
     /// Touches of shared memory are found by unmapping it.
     var zapsShared: Bool
-    /// A device store of as many pages; nil for the compressed store.
-    var slots: Int?
+    /// In the order in which pages are offered to them.
+    var tiers: [TierPlan]
+    /// Of each disk.
+    var readLimits: RateLimits
+    var writeLimits: RateLimits
+    /// Adds and removes tiers meanwhile.
+    var hasStorekeeper: Bool
     /// What is stored on the device is sealed.
     var isSealed: Bool
     /// Bytes.
@@ -72,7 +89,13 @@ struct Plan {
         // Both stand on it.
         tracking = guardChoice != .automatic || random.chance(750)
         zapsShared = guardChoice == .automatic && random.chance(500)
-        slots = random.chance(500) ? random.pick([16, pageCount / 2 + 8, pageCount, pageCount * 2]) : nil
+        tiers = Self.tiers(pageCount, &random)
+        hasStorekeeper = random.chance(400)
+        let isLimited = random.chance(200)
+        readLimits = RateLimits(transfers: isLimited ? random.pick([0, 20, 300]) : 0)
+        writeLimits = RateLimits(
+            transfers: isLimited ? random.pick([0, 20, 300]) : 0,
+            bytes: isLimited ? UInt64(random.pick([0, 100]) * pageSize) : 0)
         isSealed = random.chance(800)
         blockSize = random.pick([512, 4096])
         segmentSize = random.pick([8 << 10, 16 << 10])
@@ -94,7 +117,11 @@ struct Plan {
             leadingPages = 0
             zapsShared = false
             if limit > 0 { limit = UInt64(random.below(pageCount) * pageSize + pageSize) }
-            if slots != nil { slots = random.pick([400, pageCount / 2, pageCount * 2]) }
+            let sizes = [400, pageCount / 2, pageCount * 2]
+            tiers = tiers.map { (tier: TierPlan) -> TierPlan in
+                guard case .disk = tier else { return tier }
+                return .disk(pages: random.pick(sizes))
+            }
         }
         isHuge = pageCount >= 512 && random.chance(300) && !isShared
         guests = 1 + random.below(3)
@@ -109,7 +136,7 @@ struct Plan {
         hasArchivist = random.chance(400)
         operations = 40 + random.below(160)
         var weights: [Int] = []
-        for _ in 0..<16 { weights.append(random.pick([1, 4, 4, 16])) }
+        for _ in 0..<17 { weights.append(random.pick([1, 4, 4, 16])) }
         self.weights = weights
         scheduling = Scheduler.Settings(
             // A run in which age alone evicts must last for seconds.
@@ -120,8 +147,7 @@ struct Plan {
         mischief = Mischief(from: &random)
         compressed = CompressedStoreOptions(
             compression: random.pick([.lz4, .lz4, .zstd(level: 1), .zstd(level: 3)]),
-            incompressible: random.chance(500) ? .refuse : .keepRaw,
-            bytesMax: random.pick([24 * pageSize, 150 * pageSize, nil]))
+            incompressible: random.chance(500) ? .refuse : .keepRaw)
         compaction = CompactionLimits()
         compaction.gainMin = 1
         compaction.gainShare = .max
@@ -132,5 +158,19 @@ struct Plan {
         stallBudget = random.chance(250) ? Settings.stallBudgetMax : 0
         if stallBudget > 0, limit == 0, random.chance(700) { idleAge = 0 }
         if isHugetlb { mischief.spareReads() }
+    }
+
+    /// One tier, as in most set-ups, or up to three.
+    private static func tiers(_ pageCount: Int, _ random: inout SplitMix) -> [TierPlan] {
+        if random.chance(500) {
+            return [
+                random.chance(500)
+                    ? .disk(for: pageCount, &random) : .memory(pages: random.pick([24, 150, nil]))
+            ]
+        }
+        var tiers: [TierPlan] = []
+        if random.chance(800) { tiers.append(.memory(pages: random.pick([24, 24, 100]))) }
+        for _ in 0..<1 + random.below(2) { tiers.append(.disk(for: pageCount, &random)) }
+        return tiers
     }
 }

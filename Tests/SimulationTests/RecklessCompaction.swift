@@ -21,7 +21,7 @@ extension World {
     /// Worker only.
     func compactRecklessly() {
         if kernel.sabotage == .relocationOverwritesEntries { return relocateRecklessly() }
-        guard isReckless, case .compressed(let store) = pager.store.tiers[0],
+        guard isReckless, case .compressed(let store) = pager.store.tier(TierIndex(1))?.backing,
             store.compaction.begin(gainMin: 1)
         else { return }
         for page in 0..<plan.pageCount { moveRecklessly(page, store) }
@@ -30,7 +30,9 @@ extension World {
 
     /// What the log's compaction does, but for the comparing.
     private func relocateRecklessly() {
-        guard case .log(let log) = pager.store.tiers[0], log.chooseVictims() else { return }
+        guard case .log(let log) = pager.store.tier(TierIndex(1))?.backing, log.chooseVictims() else {
+            return
+        }
         defer { log.endCompaction() }
         let region = block.region
         for page in 0..<plan.pageCount {

@@ -39,6 +39,8 @@ struct SimulationTests {
         #expect(campaign.totals.rewrittenBytes > 0)
         #expect(campaign.totals.compactionMoves > UInt64(runs / 10))
         #expect(campaign.totals.wholeFetches > 0)
+        #expect(campaign.totals.demotions > UInt64(runs / 10))
+        #expect(campaign.totals.tiersRemoved > runs / 10)
     }
 
     @Test("replays a seed exactly", arguments: [UInt64(3), 44, 555])
@@ -49,7 +51,9 @@ struct SimulationTests {
         #expect(first.steps == second.steps)
     }
 
-    @Test("notices a kernel, disk or compaction that breaks its promises", arguments: Sabotage.allCases)
+    @Test(
+        "notices a kernel, disk, compaction or demotion that breaks its promises",
+        arguments: Sabotage.allCases)
     func noticesSabotage(_ sabotage: Sabotage) throws {
         for seed in 1...UInt64(400) {
             if try simulate(seed: seed, sabotage: sabotage).violation != nil { return }

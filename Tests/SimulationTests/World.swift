@@ -57,7 +57,8 @@ final class World: @unchecked Sendable {
     let plan: Plan
     let scheduler: Scheduler
     let kernel: SimulatedKernel
-    let disk: SimulatedDisk?
+    /// Those of tiers that are gone included.
+    private(set) var disks: [SimulatedDisk] = []
     let settings: Engine.Settings
     private(set) var pager: Pager<SimulatedKernel>!
     var worker: Worker<SimulatedKernel>!
@@ -91,7 +92,13 @@ final class World: @unchecked Sendable {
         var compactionMoves: UInt64
         /// Of pages that leave and come back whole.
         var wholeFetches: UInt64
+        var demotions: UInt64
+        var tiersRemoved: Int
     }
+
+    /// What removed tiers did is theirs no more.
+    var workOfRemovedTiers: (demotions: UInt64, rewritten: UInt64) = (0, 0)
+    var tiersRemoved = 0
 
     init(seed: UInt64, sabotage: Sabotage? = nil, trace: Trace) throws {
         var random = SplitMix(seed: seed)
@@ -100,10 +107,6 @@ final class World: @unchecked Sendable {
         kernel = SimulatedKernel(
             scheduler: scheduler, mischief: .none, sabotage: sabotage,
             protection: plan.guardChoice == .writeProtect ? .write : .readWrite)
-        disk = try plan.slots.map { [kernel, plan] slots throws(Errno) in
-            try SimulatedDisk(
-                slots: slots, blockSize: plan.blockSize, detectsDamage: plan.isSealed, kernel: kernel)
-        }
         settings = Settings(unchecked: plan.limit, idleAge: plan.idleAge)
         try settings.setStallBudget(millionths: plan.stallBudget)
         block = try Block(
@@ -118,7 +121,7 @@ final class World: @unchecked Sendable {
         kernel.onSettled = { [unowned self] space, page in noteSettled(space, page) }
         kernel.onLeaving = { [unowned self] space, page in checkIdle(space, page) }
         scheduler.invariants = { [unowned self] in checkInvariants() }
-        if let disk { scheduler.background = { [unowned disk] in disk.progress() } }
+        scheduler.background = { [unowned self] in progressOfDisks() }
         for page in block.pagesInUse where scheduler.random.below(100) < plan.populated {
             populate(block, page)
         }
@@ -131,17 +134,38 @@ final class World: @unchecked Sendable {
     }
 
     private func makeStore() throws(Errno) -> Store<SimulatedKernel> {
-        let tier: Store<SimulatedKernel>.Backing
-        if let disk {
-            tier = .log(
-                try LogStore(
-                    device: disk, size: disk.size, tier: TierIndex(1),
-                    sealer: plan.isSealed && kernel.sabotage != .deviceIsNotSealed ? try Sealer() : nil,
-                    segmentSize: plan.segmentSize))
-        } else {
-            tier = .compressed(try CompressedStore(plan.compressed))
+        var tiers: [Store<SimulatedKernel>.Setup] = []
+        for tier in plan.tiers { tiers.append(try makeTier(tier, TierIndex(tiers.count + 1))) }
+        return try Store(tiers: tiers, pagesMax: scheduler.random.pick([8, 4096]))
+    }
+
+    func makeTier(_ tier: TierPlan, _ index: TierIndex) throws(Errno) -> Store<SimulatedKernel>.Setup {
+        switch tier {
+        case .memory(let pages):
+            var options = plan.compressed
+            options.bytesMax = pages.map { $0 * pageSize }
+            return .init(.compressed(try CompressedStore(options)), maxBytes: options.bytesMax ?? 0)
+        case .disk(let pages):
+            let disk = try SimulatedDisk(
+                slots: pages, blockSize: plan.blockSize, detectsDamage: plan.isSealed, kernel: kernel)
+            disks.append(disk)
+            let isSealed = plan.isSealed && kernel.sabotage != .deviceIsNotSealed
+            let log = try LogStore(
+                device: disk, size: disk.size, tier: index, sealer: isSealed ? try Sealer() : nil,
+                segmentSize: plan.segmentSize)
+            var setup = Store<SimulatedKernel>.Setup(.log(log), maxBytes: Int(disk.size))
+            setup.readLimits = plan.readLimits
+            setup.writeLimits = plan.writeLimits
+            return setup
         }
-        return try Store(tiers: [tier], pagesMax: scheduler.random.pick([8, 4096]))
+    }
+
+    /// Finishes some transfer of some disk. False when there is none.
+    private func progressOfDisks() -> Bool {
+        guard !disks.isEmpty else { return false }
+        let first = scheduler.random.below(disks.count)
+        for step in disks.indices where disks[(first + step) % disks.count].progress() { return true }
+        return false
     }
 
     func populate(_ block: Block, _ page: Int) {
@@ -158,10 +182,10 @@ final class World: @unchecked Sendable {
 
     private func note(_ event: HostEvent) {
         switch event {
-        case .readFailed(_, let region, let page, poisoned: false):
+        case .readFailed(_, _, let region, let page, poisoned: false):
             scheduler.trace.note("host", "read failed, page \(page)")
             block(of: region)?.unreadable.append(page)
-        case .readFailed(_, _, let page, poisoned: true):
+        case .readFailed(_, _, _, let page, poisoned: true):
             scheduler.trace.note("host", "poisoned page \(page)")
         case .readRecovered:
             scheduler.trace.note("host", "read recovered")

@@ -197,10 +197,12 @@ enum {
 
 struct clinux_loop;
 
-int clinux_loop_new(void (*dispatch)(void *), void *argument, struct clinux_loop **out);
-void clinux_loop_watch(struct clinux_loop *loop, int descriptor);
-/* Runs `dispatch` whenever a watched descriptor is readable, or `tick` ns have passed, until stopped. */
-void clinux_loop_run(struct clinux_loop *loop, uint64_t tick);
+int clinux_loop_new(uint64_t (*dispatch)(void *), void *argument, struct clinux_loop **out);
+void *clinux_loop_watch(struct clinux_loop *loop, int descriptor);
+void clinux_loop_unwatch(struct clinux_loop *loop, void *watch);
+/* Runs `dispatch` whenever a watched descriptor is readable, or as many ns have passed as it answered,
+ * until stopped. */
+void clinux_loop_run(struct clinux_loop *loop);
 void clinux_loop_stop(struct clinux_loop *loop);
 void clinux_loop_free(struct clinux_loop *loop);
 

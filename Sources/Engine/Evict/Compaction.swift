@@ -20,6 +20,14 @@ final class Compaction {
     /// Pages whose objects are to be moved next.
     private var pages: [(region: Region, page: Int, entry: PageEntry)] = []
     private var relocations: [Relocation] = []
+    /// The log's room when the walk began, and whether the last walk made more of it. One that
+    /// did not will not the next time either: what is of no use lies in gaps too small to use.
+    private var roomBefore = 0
+    private var hasGained = true
+
+    /// The last call of `makeRoom` left room to be made, because the tier's device had to wait for
+    /// its turn: being full now is no news.
+    private(set) var isHeldUp = false
 
     /// Steps in a pass: 64 MiB are written at most.
     static var stepsPerPass: Int { 256 }
@@ -32,35 +40,53 @@ final class Compaction {
     func step<Port: KernelPort>(in pager: Pager<Port>) -> Bool {
         if tier == nil {
             guard let next = pager.store.logs.first(where: { $0.log.runsLow(isGoingOn: wasGoingOn) }),
-                begin(next.tier, next.log)
+                mayRewrite(next.tier, pager), begin(next.tier, next.log)
             else {
                 wasGoingOn = false
                 return false
             }
         }
         wasGoingOn = true
-        guard let tier, let log = pager.store.log(tier) else { return false }
+        guard let tier, let log = pager.store.log(tier), mayRewrite(tier, pager) else { return false }
         walk(tier, log, in: pager)
-        return true
+        return self.tier != nil || hasGained
     }
     private var wasGoingOn = false
 
-    /// Empties segments until there is room for `pages` more, as far as it is worth it.
-    func makeRoom<Port: KernelPort>(for pages: Int, in pager: Pager<Port>) {
-        for (tier, log) in pager.store.logs {
+    /// Forgets what was begun in a tier that is gone.
+    func forget(_ index: TierIndex) {
+        if tier == index { tier = nil }
+    }
+
+    /// Empties segments until there is room for `pages` more, as far as it is worth it; with
+    /// `upper` for pages of that tier, which move to those below it.
+    func makeRoom<Port: KernelPort>(for pages: Int, below upper: TierIndex? = nil, in pager: Pager<Port>) {
+        isHeldUp = false
+        for (tier, log) in pager.store.logsInReach(below: upper, at: pager.kernel.now()) {
             var walks = 0
             while log.lacksRoom(for: pages), walks < Self.walksMax {
                 if self.tier == nil, !begin(tier, log) { break }
                 while let underWay = self.tier, let log = pager.store.log(underWay) {
+                    guard mayRewrite(underWay, pager) else {
+                        isHeldUp = true
+                        return
+                    }
                     walk(underWay, log, in: pager)
                 }
+                guard hasGained else { break }
                 walks += 1
             }
         }
     }
 
+    /// Whether the tier's rates allow another step.
+    private func mayRewrite<Port: KernelPort>(_ tier: TierIndex, _ pager: Pager<Port>) -> Bool {
+        pager.store.tier(tier)?.mayRewrite(at: pager.kernel.now()) ?? false
+    }
+
     private func begin<Device: StoreDevice>(_ tier: TierIndex, _ log: LogStore<Device>) -> Bool {
         guard log.chooseVictims() else { return false }
+        roomBefore = log.room
         self.tier = tier
         slot = 0
         page = 0
@@ -93,6 +119,7 @@ final class Compaction {
         move(log, in: pager)
         if slot == RegionList.capacity {
             log.endCompaction()
+            hasGained = log.room > roomBefore
             self.tier = nil
         }
     }

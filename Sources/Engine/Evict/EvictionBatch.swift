@@ -47,7 +47,7 @@ final class EvictionBatch {
     func putAll<Port: KernelPort>(into pager: Pager<Port>) {
         unsafe puts.withUnsafeBufferPointer { pages in
             unsafe outcomes.withUnsafeMutableBufferPointer { outcomes in
-                unsafe pager.store.put(pages, outcomes: outcomes)
+                unsafe pager.store.put(pages, outcomes: outcomes, at: pager.kernel.now())
             }
         }
     }

@@ -104,24 +104,22 @@ extension Evictor {
     }
 
     private func settlePut(_ region: Region, _ head: Int) -> Bool {
-        var failure: (Errno, Int)?
+        noteAnswers(region)
+        var hasFailed = false
         var isIncompressible = false
         for (position, index) in batch.toStore.enumerated() {
             switch batch.outcomes[position] {
             case .stored(let locator): batch.locators[index] = locator
             case .refused(.incompressible): isIncompressible = true
-            case .refused(.full): failure = (.noSpace, head + index)
-            case .refused(.failed(let errno)): failure = (errno, head + index)
+            case .refused(.full), .refused(.failed): hasFailed = true
+            case .refused(.notNow): break
             }
         }
-        if failure != nil || !isIncompressible {
-            health.record(failure, region, at: pager.kernel.now(), host: pager.host)
-        }
-        if failure != nil { pager.counters.writeErrors.increment() }
-        guard failure != nil || isIncompressible else { return true }
+        if hasFailed { pager.counters.writeErrors.increment() }
+        guard batch.locators.contains(nil) else { return true }
         giveBackWhole(region, head)
         // Not worth another try before it is touched.
-        if failure == nil { keepWhole(region, head) }
+        if !hasFailed, isIncompressible { keepWhole(region, head) }
         return false
     }
 

@@ -5,7 +5,6 @@ import Kernel
 /// block's guard (`Pager+Guard.swift`). Worker thread only.
 public final class Evictor<Port: KernelPort>: @unchecked Sendable {
     let pager: Pager<Port>
-    var health = StoreHealth()
     let batch: EvictionBatch
     let compaction = Compaction()
     /// Where huge pages are copied to on their way out, made when the first one leaves.
@@ -188,27 +187,29 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         guard !batch.toStore.isEmpty else { return }
         compaction.makeRoom(for: batch.toStore.count, in: pager)
         batch.putAll(into: pager)
-        var failure: (Errno, Int)?
-        var wasTaken = false
+        noteAnswers(region)
         for (position, index) in batch.toStore.enumerated() {
             let page = batch.taken[index]
             switch batch.outcomes[position] {
             case .stored(let locator):
-                wasTaken = true
                 batch.locators[index] = locator
             case .refused(let refusal):
                 giveBack(region, page)
                 switch refusal {
                 case .incompressible: keep(region, page)
-                case .full: failure = (.noSpace, page)
-                case .failed(let errno): failure = (errno, page)
+                case .full, .failed: pager.counters.writeErrors.increment()
+                case .notNow: break
                 }
-                if refusal != .incompressible { pager.counters.writeErrors.increment() }
             }
         }
-        // A batch of incompressible pages says nothing of the store.
-        guard wasTaken || failure != nil else { return }
-        health.record(failure, region, at: pager.kernel.now(), host: pager.host)
+    }
+
+    /// Tells the tiers what became of the pages that they were offered.
+    func noteAnswers(_ region: Region) {
+        for (tier, answers) in pager.store.answers {
+            let isNews = tier.index == pager.store.last && !compaction.isHeldUp
+            tier.note(answers, isFullNews: isNews, region, at: pager.kernel.now(), host: pager.host)
+        }
     }
 
     /// Finds pages of the batch that the store still has, stores the same-filled ones, and

@@ -36,12 +36,17 @@ struct PoolCompactor<Port: KernelPort> {
         tier = nil
     }
 
+    /// Forgets what was begun in a tier that is gone.
+    mutating func forget(_ index: TierIndex) {
+        if tier?.index == index { tier = nil }
+    }
+
     private mutating func begin(_ pager: Pager<Port>) {
-        for (number, candidate) in pager.store.tiers.enumerated() {
-            guard case .compressed(let store) = candidate,
+        for candidate in pager.store.tiers {
+            guard case .compressed(let store) = candidate.backing,
                 store.compaction.begin(gainMin: gainMin(store.pool, pager))
             else { continue }
-            tier = (TierIndex(number + 1), store.compaction)
+            tier = (candidate.index, store.compaction)
             (slot, page) = (0, 0)
             return
         }
@@ -87,9 +92,8 @@ struct PoolCompactor<Port: KernelPort> {
             let place = compaction.copy(old.place)
         else { return false }
         let new = Locator(tier: index, place: place)
-        let isMoved = pager.transition(
-            region, page, from: entry, to: entry.becoming(.stored, payload: new.payload))
-        pager.store.drop(isMoved ? old : new)
+        pager.store.adopt(new)
+        let isMoved = pager.relocate(region, page, entry, to: new)
         if isMoved { pager.counters.compactionMoves.increment() }
         return isMoved
     }

@@ -1,6 +1,6 @@
 import Kernel
 
-/// Whether the store takes pages, and when it is worth asking again. The host
+/// Whether a tier takes pages, and when it is worth asking again. The host
 /// program hears of the first refusal and of the recovery, not of every page.
 public struct StoreHealth {
     private enum State: Equatable {
@@ -22,19 +22,22 @@ public struct StoreHealth {
         }
     }
 
+    public var isFailing: Bool { state != .working }
+
     /// `failure`: the last error of a batch and the page it befell.
     public mutating func record(
-        _ failure: (errno: Errno, page: Int)?, _ region: Region, at now: UInt64, host: Host
+        _ failure: (errno: Errno, page: Int)?, _ tier: TierIndex, _ region: Region, at now: UInt64,
+        host: Host
     ) {
         switch (state, failure) {
         case (.working, nil):
             break
         case (.working, let failure?):
             state = .failing(retryAt: now + Self.pauseMin, pause: Self.pauseMin)
-            host.report(.writeFailed(failure.errno, region: region, page: failure.page))
+            host.report(.writeFailed(failure.errno, tier, region: region, page: failure.page))
         case (.failing, nil):
             state = .working
-            host.report(.writeRecovered)
+            host.report(.writeRecovered(tier))
         case (.failing(_, let pause), _?):
             let next = min(pause * 2, Self.pauseMax)
             state = .failing(retryAt: now + next, pause: next)

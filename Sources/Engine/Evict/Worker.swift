@@ -5,7 +5,7 @@ import Kernel
 public final class Worker<Port: KernelPort>: @unchecked Sendable {
     let pager: Pager<Port>
     let tracker: Tracker<Port>
-    private let evictor: Evictor<Port>
+    let evictor: Evictor<Port>
     private var candidates: [Int] = []
     /// Where the last pass stopped choosing, so that a quota does not always fall on
     /// the same pages.
@@ -15,13 +15,28 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     /// What had been waited for pages, and the time, when the controller last looked.
     private var waitedBefore: (time: UInt64, count: UInt64) = (0, 0)
     private var roundBefore: UInt64 = 0
-    private var poolCompactor: PoolCompactor<Port>
+    var poolCompactor: PoolCompactor<Port>
+    let demotion: Demotion<Port>
+    let mover: PageMover<Port>
+    var drainHand = PageHand()
+    /// Turns of it since anything left a tier that is being removed.
+    var fruitlessDrainTurns = 0
+    /// Pages are on their way between tiers.
+    public internal(set) var isUnfinished = false
+    /// When what a rate limit held up may go on, on the kernel's clock; nil when nothing is.
+    public private(set) var retryAt: UInt64?
+    /// Told of a tier that is gone, before its device is closed. Set before the worker runs.
+    public var onTierRemoved: (Tier<Port>) -> Void = { _ in }
 
-    public init(pager: Pager<Port>, compaction: CompactionLimits = CompactionLimits()) {
+    public init(
+        pager: Pager<Port>, compaction: CompactionLimits = CompactionLimits()
+    ) throws(Errno) {
         self.pager = pager
         poolCompactor = PoolCompactor(compaction)
+        demotion = Demotion(pager: pager)
         tracker = Tracker(pager: pager)
         evictor = Evictor(pager: pager)
+        mover = try PageMover(pager: pager, compaction: evictor.compaction)
         candidates.reserveCapacity(hugePageSize / pageSize)
     }
 
@@ -79,12 +94,6 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         return evicted
     }
 
-    /// Gives memory that fetches, discards and evictions left unused in the store back to the host.
-    public func tidyUp() {
-        poolCompactor.step(pager)
-        pager.store.trim()
-    }
-
     /// Between passes, every second or so: goes on evicting under the stall budget, when
     /// passes are further apart. Looks again where it evicts. Returns the pages evicted.
     public func adjust() -> Int {
@@ -123,10 +132,13 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         let (plan, era) = pager.holdingPassLock {
             (EvictionPlan(for: demand(surplus: surplus)), tracker.era)
         }
-        guard pager.settings.mode == .active, !plan.evictsNothing,
-            evictor.health.mayTry(at: pager.kernel.now())
-        else { return 0 }
-        return evict(plan, era, lookingAgain)
+        retryAt = nil
+        guard pager.settings.mode == .active, !plan.evictsNothing else { return 0 }
+        let evicted = storeAccepts ? evict(plan, era, lookingAgain) : 0
+        let now = pager.kernel.now()
+        let delay = pager.holdingPassLock { pager.store.putDelay(at: now) } ?? 0
+        if delay > 0 { retryAt = now + delay }
+        return evicted
     }
 
     /// How long a huge page stays warm before its pages are looked at one by one: as
@@ -217,8 +229,10 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         return evicted
     }
 
-    private var mayGoOn: Bool {
-        pager.settings.mode == .active && evictor.health.mayTry(at: pager.kernel.now())
+    private var mayGoOn: Bool { pager.settings.mode == .active && storeAccepts }
+
+    private var storeAccepts: Bool {
+        pager.holdingPassLock { pager.store.accepts(at: pager.kernel.now()) }
     }
 
     func allHugePages() -> [(slot: Int, index: Int)] {

@@ -5,16 +5,18 @@ import Synchronization
 /// loop of its own, and the worker. What the C functions call.
 public final class LivePager: Sendable {
     public let pager: Pager<LinuxKernel>
-    private let devices: [LinuxDevice]
-    private let loop: FaultLoop
+    /// Of the tiers' devices, by index.
+    let watches = Lock([TierIndex: FaultLoop.Watch]())
+    let loop: FaultLoop
     private let worker: Worker<LinuxKernel>
     private let wakeUp: WakeUpReference
     private let stopping = Atomic<Bool>(false)
     private let threads: Lock<Threads>
-    public let storeName: StaticString
     public let tracking: PageTracking
     private let trackerChoice: PagerOptions.TrackerChoice
     private let guardChoice: PagerOptions.GuardChoice
+    /// Where the keys of tiers that are added come from.
+    let seal: PagerOptions.SealChoice
     private static let tickNanoseconds: UInt64 = 1_000_000_000
     /// At least this long after a pass that evicted nothing, however far beyond its
     /// limit the guest is: a full store must not cost a CPU as well.
@@ -50,12 +52,11 @@ public final class LivePager: Sendable {
                     + "use read-error stop, or Linux 6.6 or later")
         }
         let tiers = try Setup.tiers(options)
-        var devices: [LinuxDevice?] = []
-        for (index, tier) in tiers.enumerated() { devices.append(try Setup.openDevice(tier, index, host)) }
+        let backings = try Setup.openAll(tiers, options.seal, host)
         do {
             let reference = try WakeUpReference()
             let port = try LinuxKernel(tracking: tracking)
-            let store = try Self.makeStore(tiers, devices, options.seal)
+            let store = try Store<LinuxKernel>(tiers: backings, pagesMax: Self.pagesMax)
             let pager = try Pager(
                 port: port, store: store, settings: settings, host: host,
                 tracking: tracking != .none,
@@ -64,60 +65,38 @@ public final class LivePager: Sendable {
                 wakeWorker: { reference.wakeUp.signal() })
             let server = try FaultServer(pager: pager)
             loop = try FaultLoop { Self.dispatch(server) }
-            worker = Worker(pager: pager, compaction: options.compaction)
+            worker = try Worker(pager: pager, compaction: options.compaction)
             self.pager = pager
-            self.devices = devices.compactMap { $0 }
             self.tracking = tracking
             wakeUp = reference
-        } catch let failure as SetupFailure {
-            throw failure
-        } catch let errno as Errno {
-            throw SetupFailure(errno, "cannot set up the pager: \(errno.text)")
         } catch {
-            preconditionFailure("setting up throws nothing else")
+            throw SetupFailure(error, "cannot set up the pager: \(error.text)")
         }
         trackerChoice = options.tracker
         guardChoice = options.guard
-        storeName = tiers.count == 1 ? tiers[0].kind.name : "tiers"
+        seal = options.seal
         threads = Lock(Threads())
         if let name = sealName { host.log(.info, "what is stored on the device is sealed: \(name)") }
         try start()
     }
 
-    /// Address space for everything that could ever be evicted; memory is used only
-    /// as pages come.
+    /// Pages that could ever be out at once.
     private static let pagesMax = 1 << 28
 
-    private static func makeStore(
-        _ tiers: [TierOptions], _ devices: [LinuxDevice?], _ seal: PagerOptions.SealChoice
-    ) throws(SetupFailure) -> Store<LinuxKernel> {
-        do {
-            var backings: [Store<LinuxKernel>.Backing] = []
-            for (index, (tier, device)) in zip(tiers, devices).enumerated() {
-                backings.append(try Setup.backing(tier, index, device, seal))
-            }
-            return try Store(tiers: backings, pagesMax: pagesMax)
-        } catch let failure as SetupFailure {
-            throw failure
-        } catch let errno as Errno {
-            throw SetupFailure(errno, "cannot set up the store: \(errno.text)")
-        } catch {
-            preconditionFailure("stores throw nothing else")
-        }
-    }
-
     /// The event loop's body: faults while they come, and a retry every tick.
-    private static func dispatch(_ server: FaultServer<LinuxKernel>) {
+    private static func dispatch(_ server: FaultServer<LinuxKernel>) -> UInt64 {
         server.serveUntilQuiet()
         server.retryWaitingIfDue(every: tickNanoseconds)
+        return server.pause(tick: tickNanoseconds)
     }
 
     private func start() throws(SetupFailure) {
         loop.watch(descriptor: pager.kernel.faultDescriptor)
-        for device in devices { loop.watch(descriptor: device.fetchDescriptor) }
+        for tier in pager.store.tiers { watch(tier) }
+        worker.onTierRemoved = { [unowned self] tier in unwatch(tier) }
         do {
             let server = try Thread(name: "frostline-fault") { [loop] in
-                loop.run(tickNanoseconds: Self.tickNanoseconds)
+                loop.run()
             }
             threads.withLock { $0.server = server }
             let worker = try Thread(name: "frostline-evict") { [self] in work() }
@@ -136,14 +115,17 @@ public final class LivePager: Sendable {
     }
 
     /// Until the next pass is due, or wanted by new settings: keeps the limit, evicts as the
-    /// stall budget allows, and gives memory that fetches have emptied back to the host.
+    /// stall budget allows, moves pages between tiers, and gives memory that fetches have
+    /// emptied back to the host.
     private func workUntilDue() {
         let due = monotonicNow() + worker.interval
         var now = monotonicNow()
         while now < due {
-            let woken = wakeUp.wakeUp.wait(nanoseconds: min(due - now, Self.tickNanoseconds))
-            if pager.limitPassed.load(ordering: .relaxed) {
+            let woken = wakeUp.wakeUp.wait(nanoseconds: pause(at: now, due: due))
+            now = monotonicNow()
+            if pager.limitPassed.load(ordering: .relaxed) || worker.retryAt.map({ now >= $0 }) ?? false {
                 if worker.relieve() == 0 { Kernel.sleep(nanoseconds: Self.fruitlessPause) }
+                if worker.isUnfinished { worker.tidyUp() }
             } else if woken {
                 return
             } else {
@@ -152,6 +134,12 @@ public final class LivePager: Sendable {
             }
             now = monotonicNow()
         }
+    }
+
+    private func pause(at now: UInt64, due: UInt64) -> UInt64 {
+        if worker.isUnfinished { return 0 }
+        let next = min(due, worker.retryAt ?? .max)
+        return next > now ? min(next - now, Self.tickNanoseconds) : 0
     }
 
     /// Lets the worker go by new settings at once. Control thread.
@@ -260,8 +248,12 @@ public final class LivePager: Sendable {
 
     /// How devices are sealed; nil where none is. Any thread.
     public var sealName: StaticString? {
-        for case .log(let log) in pager.store.tiers { return log.cipher?.name }
-        return nil
+        pager.store.reading {
+            for tier in pager.store.tiers {
+                if case .log(let log) = tier.backing, let cipher = log.cipher { return cipher.name }
+            }
+            return nil
+        }
     }
 
     /// The trackers of the attached blocks; any thread.

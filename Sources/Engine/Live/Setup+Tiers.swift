@@ -26,15 +26,14 @@ extension Setup {
             try check(tier, 0)
             return [tier]
         case .tiers(let tiers):
-            if case .off = options.seal {
-                throw SetupFailure(
-                    .invalid, "seal off was given beside tiers; leave it out, and say it of each tier")
-            }
             guard compressed == CompressedStoreOptions() else {
                 throw SetupFailure(
                     .invalid,
-                    "compression, its level, incompressible and pool-max were given beside tiers; leave "
-                        + "them out, and say it of the compressed tier")
+                    "tiers were given, and compression, its level, incompressible or pool-max as well; "
+                        + "say them of a tier")
+            }
+            if case .off = options.seal {
+                throw SetupFailure(.invalid, "tiers were given, and seal off as well; say it of each tier")
             }
             try checkList(tiers)
             return tiers
@@ -62,30 +61,19 @@ extension Setup {
         func require(_ holds: Bool, _ reason: @autoclosure () -> String) throws(SetupFailure) {
             if !holds { throw refusal(index, tier, .invalid, reason()) }
         }
-        if case .zstd(let level) = tier.compression {
-            let levels = Compression.zstdLevels
-            try require(
-                levels.contains(level),
-                "compression level \(level) is out of range; zstd has \(levels.lowerBound) (quick) to "
-                    + "\(levels.upperBound) (thorough), and 0 stands for \(Compression.zstdLevelDefault)")
-        }
         switch tier.kind {
         case .compressed:
-            try require(
-                tier.maxBytes == 0
-                    || (UInt64(CompressedStoreOptions.bytesMin)...UInt64(Int.max)).contains(tier.maxBytes),
-                "the ceiling is \(tier.maxBytes) bytes; it must be 0 (none) or at least "
-                    + "\(CompressedStoreOptions.bytesMin) (16 MiB)")
-            try require(tier.seal == .automatic, "memory is not sealed; leave it out")
+            try checkCompressed(tier, index)
             try require(
                 tier.readLimits.isNone && tier.writeLimits.isNone,
                 "memory has no rate limits; leave them out")
+            try require(tier.seal == .automatic, "memory is not sealed; leave seal out")
         case .file:
             try checkSize(tier, index)
-            try checkCodec(tier, index)
+            try checkIsNotCompressed(tier, index)
         case .nbd:
             if tier.maxBytes != 0 { try checkSize(tier, index) }
-            try checkCodec(tier, index)
+            try checkIsNotCompressed(tier, index)
             try require(
                 (0...TierOptions.connectionsMax).contains(tier.connections),
                 "there cannot be \(tier.connections) connections; choose 1 to "
@@ -110,13 +98,28 @@ extension Setup {
         }
     }
 
-    /// Devices compress with LZ4 where that saves a block, and keep what does not compress.
-    private static func checkCodec(_ tier: TierOptions, _ index: Int) throws(SetupFailure) {
-        if tier.incompressible == .refuse, tier.compression == .lz4 { return }
+    private static func checkCompressed(_ tier: TierOptions, _ index: Int) throws(SetupFailure) {
+        if case .zstd(let level) = tier.compression, !Compression.zstdLevels.contains(level) {
+            let levels = Compression.zstdLevels
+            throw refusal(
+                index, tier, .invalid,
+                "compression level \(level) is out of range; zstd has \(levels.lowerBound) (quick) to "
+                    + "\(levels.upperBound) (thorough), and 0 stands for \(Compression.zstdLevelDefault)")
+        }
+        let least = CompressedStoreOptions.bytesMin
+        if tier.maxBytes != 0, tier.maxBytes < UInt64(least) {
+            throw refusal(
+                index, tier, .invalid,
+                "\(tier.isShortForm ? "pool-max" : "the ceiling") is \(tier.maxBytes) bytes; it must be 0 "
+                    + "(no ceiling) or at least \(least) (16 MiB): raise it, or leave it out")
+        }
+    }
+
+    private static func checkIsNotCompressed(_ tier: TierOptions, _ index: Int) throws(SetupFailure) {
+        if tier.compression == .lz4, tier.incompressible == .refuse { return }
         throw refusal(
             index, tier, .invalid,
-            "zstd, and keeping incompressible pages raw, are choices of kind compressed only; leave "
-                + "them out")
+            "compression and incompressible are choices of kind compressed only; leave them out")
     }
 
     static func refusal(
@@ -125,21 +128,45 @@ extension Setup {
         SetupFailure(errno, tier.isShortForm ? reason : "tier \(index) (\(tier.kind.name)): \(reason)")
     }
 
-    /// Parts of tiers that this build does not have.
-    static func checkBuilt(_ tier: TierOptions, _ index: Int) throws(SetupFailure) {
-        func refuse(_ what: String, _ cure: String) throws(SetupFailure) {
-            throw refusal(index, tier, .notSupported, "\(what) is not built yet; \(cure)")
+    static func openAll(
+        _ tiers: [TierOptions], _ seal: PagerOptions.SealChoice, _ host: Host
+    ) throws(SetupFailure) -> [Store<LinuxKernel>.Setup] {
+        var setups: [Store<LinuxKernel>.Setup] = []
+        for (position, tier) in tiers.enumerated() {
+            setups.append(try open(tier, TierIndex(position + 1), seal, host))
         }
-        if !tier.readLimits.isNone || !tier.writeLimits.isNone {
-            try refuse("a rate limit", "leave it out")
+        return setups
+    }
+
+    /// `seal`: where the key comes from.
+    static func open(
+        _ tier: TierOptions, _ index: TierIndex, _ seal: PagerOptions.SealChoice, _ host: Host
+    ) throws(SetupFailure) -> Store<LinuxKernel>.Setup {
+        let device = try openDevice(tier, index.position, host)
+        // Each has a key of its own: nonces are counted by the store.
+        let sealer = device == nil || tier.seal == .off ? nil : try makeSealer(seal)
+        do {
+            guard let device else {
+                let bytesMax = tier.maxBytes == 0 ? nil : Int(clamping: tier.maxBytes)
+                let options = CompressedStoreOptions(
+                    compression: tier.compression, incompressible: tier.incompressible, bytesMax: bytesMax)
+                return Store<LinuxKernel>.Setup(
+                    .compressed(try CompressedStore(options)), maxBytes: bytesMax ?? 0)
+            }
+            let log = try LogStore(device: device, size: device.size, tier: index, sealer: sealer)
+            var setup = Store<LinuxKernel>.Setup(.log(log), maxBytes: Int(device.size))
+            setup.readLimits = tier.readLimits
+            setup.writeLimits = tier.writeLimits
+            return setup
+        } catch {
+            throw refusal(index.position, tier, error, "cannot set up the store: \(error.text)")
         }
     }
 
     /// Opens what a tier keeps its pages on; nil for memory.
-    static func openDevice(
+    private static func openDevice(
         _ tier: TierOptions, _ index: Int, _ host: Host
     ) throws(SetupFailure) -> LinuxDevice? {
-        try checkBuilt(tier, index)
         switch tier.kind {
         case .compressed: return nil
         case .nbd(let uri): return LinuxDevice(try openExport(uri, tier, index, host))
@@ -150,35 +177,6 @@ extension Setup {
                 let reason = describe(error, path: path, size: tier.maxBytes)
                 throw refusal(index, tier, reason.errno, reason.message)
             }
-        }
-    }
-
-    /// What keeps a tier's pages: on the device, or in memory without one.
-    static func backing(
-        _ tier: TierOptions, _ index: Int, _ device: LinuxDevice?, _ seal: PagerOptions.SealChoice
-    ) throws(SetupFailure) -> Store<LinuxKernel>.Backing {
-        guard let device else {
-            let options = CompressedStoreOptions(
-                compression: tier.compression, incompressible: tier.incompressible,
-                bytesMax: tier.maxBytes == 0 ? nil : Int(tier.maxBytes))
-            return try settingUp(tier, index) { () throws(Errno) in .compressed(try CompressedStore(options))
-            }
-        }
-        let sealer = tier.seal == .off ? nil : try makeSealer(seal)
-        return try settingUp(tier, index) { () throws(Errno) in
-            .log(
-                try LogStore(
-                    device: device, size: device.size, tier: TierIndex(index + 1), sealer: sealer))
-        }
-    }
-
-    private static func settingUp<Made>(
-        _ tier: TierOptions, _ index: Int, _ body: () throws(Errno) -> Made
-    ) throws(SetupFailure) -> Made {
-        do {
-            return try body()
-        } catch {
-            throw refusal(index, tier, error, "cannot set it up: \(error.text)")
         }
     }
 

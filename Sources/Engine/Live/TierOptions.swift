@@ -7,7 +7,7 @@ public struct TierOptions: Sendable {
     }
 
     public enum Seal: Equatable, Sendable {
-        /// Whatever leaves RAM is sealed.
+        /// With the pager's key.
         case automatic
         case off
     }
@@ -16,8 +16,10 @@ public struct TierOptions: Sendable {
     /// Bytes: of the memory held, of the file in use, or of the export; 0 for no ceiling and
     /// for the whole export.
     public var maxBytes: UInt64
+    /// Of compressed memory.
     public var compression = Compression.lz4
     public var incompressible = IncompressiblePages.refuse
+    /// Of anything else.
     public var seal = Seal.automatic
     /// A folder.
     public var tlsCertificates: String?
@@ -42,27 +44,12 @@ public struct TierOptions: Sendable {
     public static let timeoutSecondsMax = 86_400
 }
 
-/// Bounds on what is done to a device; 0 for none.
-public struct RateLimits: Equatable, Sendable {
-    /// Transfers a second.
-    public var transfers: UInt64
-    /// Bytes a second.
-    public var bytes: UInt64
-
-    public init(transfers: UInt64 = 0, bytes: UInt64 = 0) {
-        self.transfers = transfers
-        self.bytes = bytes
-    }
-
-    public var isNone: Bool { transfers == 0 && bytes == 0 }
-}
-
 extension TierOptions.Kind {
     public var name: StaticString {
         switch self {
-        case .compressed: "compressed"
-        case .file: "file"
-        case .nbd: "nbd"
+        case .compressed: TierKind.compressed.name
+        case .file: TierKind.file.name
+        case .nbd: TierKind.nbd.name
         }
     }
 }

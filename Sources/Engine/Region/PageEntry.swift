@@ -45,15 +45,16 @@ public enum PageState: UInt64, Sendable {
     }
 }
 
-/// One page's entry: state, generation, and where the contents are, in 64 bits, so
+/// One page's entry: state, generation, age, and where the contents are, in 64 bits, so
 /// that each transition is one compare-and-swap. An all-zero entry is `resident`,
 /// hence page-table memory that was never written costs nothing and is right.
 public struct PageEntry: Equatable, Sendable {
     public var word: UInt64
 
     private static let stateBits: UInt64 = 4
-    private static let generationBits: UInt64 = 10
-    private static let payloadShift: UInt64 = stateBits + generationBits
+    private static let generationBits: UInt64 = 9
+    private static let agedBit: UInt64 = 1 << (stateBits + generationBits)
+    private static let payloadShift: UInt64 = stateBits + generationBits + 1
     /// Bits of a payload.
     public static let payloadBits: UInt64 = 64 - payloadShift
 
@@ -77,7 +78,14 @@ public struct PageEntry: Equatable, Sendable {
         return state
     }
 
-    /// Counts the times the page left, modulo 1024: with the payload it tells a
+    /// `stored`: it was there already when demotion last came by. Any transition clears it.
+    @inline(__always)
+    public var isAged: Bool { word & Self.agedBit != 0 }
+
+    @inline(__always)
+    func aged() -> PageEntry { PageEntry(word: word | Self.agedBit) }
+
+    /// Counts the times the page left, modulo 512: with the payload it tells a
     /// late completion from the present stay.
     @inline(__always)
     public var generation: UInt64 { word >> Self.stateBits & (1 << Self.generationBits - 1) }

@@ -40,7 +40,7 @@ extension FaultServer {
                     Locator(payload: fetch.entry.payload), fetch.region.identity(of: fetch.page),
                     completion.result, buffer)
                 if fetch.want == .part {
-                    endPart(errno)
+                    endPart(errno, Locator(payload: fetch.entry.payload).tier)
                 } else if let errno {
                     failed(fetch.region, fetch.page, fetch.entry, errno, want: fetch.want)
                 } else {
@@ -107,6 +107,7 @@ extension FaultServer {
     private func unreadable(_ region: Region, _ page: Int, _ arriving: PageEntry, _ errno: Errno) {
         let locator = Locator(payload: arriving.payload)
         pager.counters.readErrors.increment()
+        pager.store.noteReadError(locator.tier)
         switch pager.readErrorAction {
         case .stop:
             pager.counters.stored(locator.tier, change: 1)
@@ -114,7 +115,7 @@ extension FaultServer {
                 pager.counters.stored(locator.tier, change: -1)
                 return pager.store.drop(locator)
             }
-            park(region, page, errno)
+            park(region, page, errno, tier: locator.tier)
         case .machineCheck:
             let placing = arriving.becoming(.placing, payload: 0)
             let mine = pager.transition(region, page, from: arriving, to: placing)
@@ -122,7 +123,7 @@ extension FaultServer {
             guard mine else { return }
             pager.counters.poisonedPages.increment()
             poison(region, page, placing)
-            pager.host.report(.readFailed(errno, region: region, page: page, poisoned: true))
+            pager.host.report(.readFailed(errno, locator.tier, region: region, page: page, poisoned: true))
         }
     }
 

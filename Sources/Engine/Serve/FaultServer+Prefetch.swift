@@ -27,7 +27,10 @@ extension FaultServer {
         let now = pages.prefix(Self.prefetchesPerTurn)
         for page in now where fetches.freeCount > Self.buffersForFaults {
             let entry = region.table[page]
-            guard entry.state == .stored else { continue }
+            guard entry.state == .stored,
+                !pager.store.limitsRates(of: entry)
+                    || pager.store.readDelay(entry, .prefetch, at: pager.kernel.now()) == 0
+            else { continue }
             let arriving = entry.becoming(.arriving)
             guard pager.transition(region, page, from: entry, to: arriving) else { continue }
             pager.counters.prefetches.increment()

@@ -54,10 +54,13 @@ struct WaitingPages {
 
 extension FaultServer {
     /// Notes that an access to the page waits, and tells the host program the first time.
-    func park(_ region: Region, _ page: Int, _ errno: Errno, isProtected: Bool = false) {
+    /// `tier`: the one that could not be read, if that is what it waits for.
+    func park(
+        _ region: Region, _ page: Int, _ errno: Errno, tier: TierIndex? = nil, isProtected: Bool = false
+    ) {
         guard waiting.insert(region, page, isProtected: isProtected) else { return }
         pager.counters.waitingPages.store(waiting.pages.count, ordering: .relaxed)
-        pager.host.report(.readFailed(errno, region: region, page: page, poisoned: false))
+        pager.host.report(.readFailed(errno, tier, region: region, page: page, poisoned: false))
     }
 
     /// Tries the waiting pages again when the last try was `interval` nanoseconds ago.

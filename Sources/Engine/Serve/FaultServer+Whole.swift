@@ -15,7 +15,7 @@ struct WholeFetch {
     /// Parts that were asked for, from the first on, and those of them that are under way.
     var asked = 0
     var pending = 0
-    var failure: Errno?
+    var failure: (errno: Errno, tier: TierIndex)?
 
     init(_ wanted: Wanted, _ entry: PageEntry) {
         self.wanted = wanted
@@ -100,7 +100,7 @@ extension FaultServer {
                         start: fetch.wanted.start, want: .part))
             case .failed(let errno):
                 fetches.giveBack(index)
-                fetch.failure = errno
+                fetch.failure = (errno, part.tier)
             }
             fetch.asked += 1
         }
@@ -116,17 +116,17 @@ extension FaultServer {
     }
 
     /// A read of a part has completed.
-    func endPart(_ errno: Errno?) {
+    func endPart(_ errno: Errno?, _ tier: TierIndex) {
         whole?.pending -= 1
-        if let errno { whole?.failure = errno }
+        if let errno { whole?.failure = (errno, tier) }
     }
 
     /// All that was asked for is there, or failed.
     private func finishWhole() {
         guard let fetch = whole else { return }
         let region = fetch.wanted.region
-        if let errno = fetch.failure {
-            unreadable(fetch, errno)
+        if let (errno, tier) = fetch.failure {
+            unreadable(fetch, errno, tier)
         } else {
             place(fetch)
         }
@@ -165,10 +165,11 @@ extension FaultServer {
         for part in wholeParts { pager.store.drop(part) }
     }
 
-    private func unreadable(_ fetch: WholeFetch, _ errno: Errno) {
+    private func unreadable(_ fetch: WholeFetch, _ errno: Errno, _ tier: TierIndex) {
         let region = fetch.wanted.region
         let head = fetch.wanted.head
         pager.counters.readErrors.increment()
+        pager.store.noteReadError(tier)
         switch pager.readErrorAction {
         case .stop:
             let placing = fetch.entry.becoming(.placing)
@@ -178,7 +179,7 @@ extension FaultServer {
             countParts(1)
             pager.returnParts(region, head)
             pager.settle(region, head, from: placing, to: placing.becoming(.stored))
-            park(region, head, errno)
+            park(region, head, errno, tier: tier)
         case .machineCheck:
             let placing = fetch.entry.becoming(.placing, payload: 0)
             let isMine = pager.transition(region, head, from: fetch.entry, to: placing)
@@ -186,7 +187,7 @@ extension FaultServer {
             guard isMine else { return }
             pager.counters.poisonedPages.increment(by: UInt64(region.unitPages))
             poison(region, head, placing)
-            pager.host.report(.readFailed(errno, region: region, page: head, poisoned: true))
+            pager.host.report(.readFailed(errno, tier, region: region, page: head, poisoned: true))
         }
     }
 }

@@ -8,6 +8,7 @@ import Kernel
     let pager: Pager<Port>
     let fetches: FetchTable
     var waiting: WaitingPages
+    var delayed = DelayedPages()
     var prefetch = Prefetch()
     /// Pages to bring early, next.
     var ahead: (region: Region, pages: Range<Int>)?
@@ -61,6 +62,7 @@ import Kernel
         defer { pager.serverEpoch.add(1, ordering: .sequentiallyConsistent) }
         var worked = fetches.isIdle ? false : finishFetches()
         if advanceWholes() { worked = true }
+        if !delayed.isEmpty, serveDelayed() { worked = true }
         // Messages that no buffer is free for stay with the kernel.
         let room = min(
             Self.messagesMax, fetches.freeCount, Self.wholesWantedMax - wholesWanted.count)
@@ -115,6 +117,7 @@ import Kernel
             case .stored where region.guard.leavesWhole:
                 return want(whole: region, page)
             case .stored:
+                if delay(region, page, entry, isWrite: isWrite) { return }
                 let arriving = entry.becoming(.arriving)
                 guard pager.transition(region, page, from: entry, to: arriving) else { continue }
                 return fetch(region, page, arriving, want: isWrite ? .write : .read)

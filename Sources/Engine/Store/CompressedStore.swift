@@ -35,7 +35,9 @@ public final class CompressedStore: PageStore, @unchecked Sendable {
     /// Worker thread only.
     public let compaction: PoolCompaction
     private let compressor: Compressor
+    /// The fault thread's, and the worker's.
     private let decompressor: Decompressor
+    private let workersDecompressor: Decompressor
     private let scratch: Mapping
 
     public init(_ options: CompressedStoreOptions = CompressedStoreOptions()) throws(Errno) {
@@ -44,6 +46,7 @@ public final class CompressedStore: PageStore, @unchecked Sendable {
         compaction = try PoolCompaction(of: pool)
         compressor = try Compressor(options.compression)
         decompressor = try Decompressor(options.compression)
+        workersDecompressor = try Decompressor(options.compression)
         scratch = try Mapping(length: pageSize)
     }
 
@@ -72,6 +75,17 @@ public final class CompressedStore: PageStore, @unchecked Sendable {
 
     public func get(
         _ place: UInt64, _ identity: PageIdentity, into buffer: FetchBuffer, token: UInt64
+    ) -> GetOutcome {
+        read(place, into: buffer, by: decompressor)
+    }
+
+    /// Reads a page on behalf of the worker, as `get` does.
+    func readBack(_ place: UInt64, into buffer: FetchBuffer) -> GetOutcome {
+        read(place, into: buffer, by: workersDecompressor)
+    }
+
+    private func read(
+        _ place: UInt64, into buffer: FetchBuffer, by decompressor: borrowing Decompressor
     ) -> GetOutcome {
         let data = unsafe UnsafeRawBufferPointer(pool.data(place))
         if data.count == pageSize {

@@ -9,6 +9,9 @@ public struct TierIndex: Hashable, Sendable {
     /// One 64-bit word, repeated.
     public static let sameFilled = TierIndex(0)
 
+    /// How users call it: the configured tiers count from 0.
+    public var position: Int { number - 1 }
+
     /// 0 to `tiersMax`.
     @inline(__always)
     public init(_ number: Int) {

@@ -25,6 +25,14 @@ extension LogStore {
         }
     }
 
+    /// Sectors that can be laid out, at least, before all segments are used up.
+    var room: Int {
+        writing.withLock { _ in
+            segments.collect()
+            return writer.room(sparing: 0, longest: coder.wholeSectors)
+        }
+    }
+
     /// Whether free segments have become few. `isGoingOn`: once begun, it is worth going on for
     /// some more, so that it need not begin again at once.
     func runsLow(isGoingOn: Bool) -> Bool {

@@ -6,6 +6,8 @@ public enum Refusal: Equatable, Sendable {
     case incompressible
     /// No room.
     case full
+    /// It was not asked, since it failed a short while ago, say. Not an error.
+    case notNow
     case failed(Errno)
 }
 

@@ -1,4 +1,5 @@
 import Kernel
+import Synchronization
 
 /// What became of a page that the store was given.
 public enum StoreOutcome: Equatable, Sendable {
@@ -15,47 +16,191 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
         case log(LogStore<Port.Device>)
     }
 
-    public let words: WordTable
-    /// In the order in which pages are offered to them; 1 to `TierIndex.tiersMax`.
-    public let tiers: [Backing]
-    private let offers: TierOffers
+    /// A tier to be.
+    public struct Setup {
+        public var backing: Backing
+        /// Ceiling of what it costs; 0 for none. Bytes.
+        public var maxBytes: Int
+        /// What may be done to its device.
+        public var readLimits = RateLimits()
+        public var writeLimits = RateLimits()
 
+        public init(_ backing: Backing, maxBytes: Int = 0) {
+            self.backing = backing
+            self.maxBytes = maxBytes
+        }
+    }
+
+    public let words: WordTable
+    private let table = TierTable<Port>()
+    /// Threads within `reading`.
+    private let readers = Atomic<Int>(0)
+    /// The order in which pages are offered, without what is being drained. Under the pass lock.
+    private(set) var order: [TierIndex] = []
+    private let offers = TierOffers()
+    /// What the tiers made of the pages that were put last, those that were asked. Worker
+    /// thread only.
+    private(set) var answers: [(tier: Tier<Port>, answers: TierOffers.Answers)] = []
+
+    /// `tiers`: 1 to `TierIndex.tiersMax`, in the order in which pages are offered to them.
     /// `pagesMax`: pages that can ever be out at once.
-    public init(tiers: [Backing], pagesMax: Int) throws(Errno) {
+    public init(tiers: [Setup], pagesMax: Int) throws(Errno) {
         precondition((1...TierIndex.tiersMax).contains(tiers.count))
         words = try WordTable(capacity: pagesMax)
-        self.tiers = tiers
-        offers = TierOffers()
+        for tier in tiers { _ = insert(tier) }
     }
 
-    /// The tier of a page that is not same-filled.
+    /// Tiers without ceilings but what their stores have.
+    public convenience init(tiers: [Backing], pagesMax: Int) throws(Errno) {
+        try self.init(tiers: tiers.map { Setup($0) }, pagesMax: pagesMax)
+    }
+
+    // MARK: Tiers that come and go
+
+    /// Lets any thread look at the tiers; for the worker and the fault server that is not needed.
+    /// Waits for nothing. A tier that is removed meanwhile is there until `body` has ended.
+    public func reading<Result>(_ body: () -> Result) -> Result {
+        readers.add(1, ordering: .sequentiallyConsistent)
+        defer { readers.subtract(1, ordering: .releasing) }
+        return body()
+    }
+
+    /// No other thread looks at a tier that has been taken out. Worker thread only.
+    var isUnread: Bool { readers.load(ordering: .sequentiallyConsistent) == 0 }
+
+    /// The tier at an index, one that is being drained included. See `reading`.
+    public func tier(_ index: TierIndex) -> Tier<Port>? { table[index] }
+
+    /// All of them, by index. See `reading`.
+    public var tiers: [Tier<Port>] {
+        var all: [Tier<Port>] = []
+        table.forEach { all.append($0) }
+        return all
+    }
+
+    /// The tier that an entry names. An entry that names one keeps it there.
     @inline(__always)
-    private func tier(_ index: TierIndex) -> Backing { tiers[index.number - 1] }
+    private func named(_ index: TierIndex) -> Tier<Port> {
+        guard let tier = table[index] else { preconditionFailure("an entry names a tier that is gone") }
+        return tier
+    }
 
-    /// The tiers that are logs.
-    var logs: [(tier: TierIndex, log: LogStore<Port.Device>)] {
-        tiers.enumerated().compactMap { number, tier in
-            if case .log(let log) = tier { (TierIndex(number + 1), log) } else { nil }
+    /// Where the next tier would be; nil when there are `TierIndex.tiersMax`. Control thread.
+    var freeIndex: TierIndex? { table.freeIndex }
+
+    /// Adds a tier: memory above all others, anything else below. Control thread, under the
+    /// pass lock.
+    func insert(_ setup: Setup) -> TierIndex {
+        guard let index = table.freeIndex else { preconditionFailure("one tier too many") }
+        table.insert(Tier(index, setup))
+        if case .compressed = setup.backing { order.insert(index, at: 0) } else { order.append(index) }
+        return index
+    }
+
+    /// No pages come to the tier any more, and it keeps no copies. Control thread, under the
+    /// pass lock.
+    func beginDraining(_ index: TierIndex) {
+        order.removeAll { $0 == index }
+        table[index]?.isDraining.store(true, ordering: .relaxed)
+    }
+
+    /// Takes a drained tier out, in which nothing is any more; whoever asked for it before may
+    /// still hold it. Worker thread, under the pass lock.
+    func remove(_ index: TierIndex) -> Unmanaged<Tier<Port>>? {
+        precondition(table[index]?.objects.load(ordering: .acquiring) == 0, "a tier is gone too early")
+        return unsafe table.remove(index)
+    }
+
+    // MARK: Putting
+
+    /// Whether it is worth offering pages to the tiers, or to those below `upper`. Worker thread
+    /// only, under the pass lock.
+    func accepts(below upper: TierIndex? = nil, at now: UInt64) -> Bool {
+        putDelay(below: upper, at: now) == 0
+    }
+
+    /// How long to wait before pages are offered, in nanoseconds; nil when that is not known. A
+    /// tier that must wait for its turn is not passed by.
+    func putDelay(below upper: TierIndex? = nil, at now: UInt64) -> UInt64? {
+        for index in tiers(below: upper) {
+            if let tier = table[index], tier.accepts(at: now) { return tier.writeDelay(at: now) }
         }
+        return nil
     }
 
-    func log(_ tier: TierIndex) -> LogStore<Port.Device>? {
-        if case .log(let log) = self.tier(tier) { log } else { nil }
-    }
-
-    /// Takes pages and sets an outcome for each. May block on I/O. Worker thread only.
+    /// Takes pages and sets an outcome for each; `answers` says what each tier made of them.
+    /// `below`: offers them only to tiers that come after that one. May block on I/O. Worker
+    /// thread only, under the pass lock.
     public func put(
-        _ pages: UnsafeBufferPointer<PagePut>, outcomes: UnsafeMutableBufferPointer<StoreOutcome>
+        _ pages: UnsafeBufferPointer<PagePut>, outcomes: UnsafeMutableBufferPointer<StoreOutcome>,
+        below upper: TierIndex? = nil, at now: UInt64
     ) {
-        unsafe offers.begin(pages)
-        for (number, tier) in tiers.enumerated() where !offers.isEmpty {
-            unsafe offers.make(to: TierIndex(number + 1), outcomes) { pages, outcomes in
-                switch tier {
-                case .compressed(let store): unsafe store.put(pages, outcomes: outcomes)
-                case .log(let store): unsafe store.put(pages, outcomes: outcomes)
-                }
+        answers.removeAll(keepingCapacity: true)
+        unsafe offers.begin(pages, outcomes)
+        var isLeftOut = false
+        for index in tiers(below: upper) where !offers.isEmpty {
+            guard let tier = table[index], tier.accepts(at: now) else {
+                isLeftOut = true
+                continue
             }
+            if tier.writeDelay(at: now) > 0 {
+                unsafe offers.leftWaiting(outcomes)
+                return
+            }
+            let made = unsafe offers.make(to: index, outcomes) { pages, outcomes in
+                unsafe tier.backing.put(pages, outcomes: outcomes)
+            }
+            tier.objects.add(made.taken, ordering: .relaxed)
+            answers.append((tier, made))
         }
+        if isLeftOut { unsafe offers.leftOut(outcomes) }
+    }
+
+    private func tiers(below upper: TierIndex?) -> ArraySlice<TierIndex> {
+        guard let upper, let position = order.firstIndex(of: upper) else { return order[...] }
+        return order[(position + 1)...]
+    }
+
+    /// The tier that pages come to when all others are full. Worker thread only.
+    var last: TierIndex? { order.last }
+
+    /// The logs among the tiers that take pages, in their order. Worker thread, under the pass lock.
+    var logs: [(tier: TierIndex, log: LogStore<Port.Device>)] {
+        order.compactMap { index in log(index).map { (index, $0) } }
+    }
+
+    /// Those that pages offered now may come to: below memory that has room, none is likely to.
+    func logsInReach(below upper: TierIndex?, at now: UInt64) -> [(
+        tier: TierIndex, log: LogStore<Port.Device>
+    )] {
+        var logs: [(tier: TierIndex, log: LogStore<Port.Device>)] = []
+        for index in tiers(below: upper) {
+            guard let tier = table[index], tier.accepts(at: now) else { continue }
+            guard case .log(let log) = tier.backing else { break }
+            logs.append((index, log))
+        }
+        return logs
+    }
+
+    func log(_ index: TierIndex) -> LogStore<Port.Device>? {
+        if case .log(let log) = table[index]?.backing { log } else { nil }
+    }
+
+    // MARK: Getting and dropping
+
+    /// Whether a stored page's tier may do only so much to its device.
+    @inline(__always)
+    func limitsRates(of stored: PageEntry) -> Bool {
+        let locator = Locator(payload: stored.payload)
+        return locator.tier != .sameFilled && table[locator.tier]?.isLimited ?? false
+    }
+
+    /// How long a read of a stored page must wait for its turn, in nanoseconds.
+    func readDelay(_ stored: PageEntry, _ purpose: ReadPurpose, at now: UInt64) -> UInt64 {
+        let locator = Locator(payload: stored.payload)
+        // The entry may have been moved, and its tier be gone, by now: then it is not this one's turn.
+        guard locator.tier != .sameFilled, let tier = table[locator.tier] else { return 0 }
+        return tier.readDelay(purpose, at: now)
     }
 
     /// Reads a page; fault thread only. See `PageStore.get`.
@@ -67,28 +212,27 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
             unsafe fill(buffer.page, with: words.get(locator.place))
             return .ready
         }
-        switch tier(locator.tier) {
-        case .compressed(let store):
-            return store.get(locator.place, identity, into: buffer, token: token)
-        case .log(let store): return store.get(locator.place, identity, into: buffer, token: token)
-        }
+        let tier = named(locator.tier)
+        tier.reads.increment()
+        return tier.backing.get(locator.place, identity, into: buffer, token: token)
     }
 
     /// Ends a pending read; fault thread only. See `PageStore.finish`.
     public func finish(
         _ locator: Locator, _ identity: PageIdentity, _ result: Int32, _ buffer: FetchBuffer
     ) -> Errno? {
-        switch tier(locator.tier) {
-        case .compressed(let store): store.finish(locator.place, identity, result, buffer)
-        case .log(let store): store.finish(locator.place, identity, result, buffer)
-        }
+        named(locator.tier).backing.finish(locator.place, identity, result, buffer)
     }
+
+    /// A page of a tier could not be read. Fault thread only, before its place is dropped.
+    func noteReadError(_ index: TierIndex) { table[index]?.readErrors.increment() }
 
     /// Takes finished reads of all tiers, as many as there is room for. Fault thread only.
     func reapFetches(into completions: UnsafeMutableBufferPointer<TransferCompletion>) -> Int {
         var count = 0
-        for case .log(let store) in tiers where count < completions.count {
-            count += unsafe store.device.reap(
+        table.forEach { tier in
+            guard count < completions.count, let device = tier.backing.device else { return }
+            count += unsafe device.reap(
                 .fetch, into: UnsafeMutableBufferPointer(rebasing: completions[count...]), wait: false)
         }
         return count
@@ -97,66 +241,60 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
     /// Any thread.
     public func drop(_ locator: Locator) {
         if locator.tier == .sameFilled { return words.drop(locator.place) }
-        switch tier(locator.tier) {
-        case .compressed(let store): store.drop(locator.place)
-        case .log(let store): store.drop(locator.place)
-        }
+        let tier = named(locator.tier)
+        tier.backing.drop(locator.place)
+        tier.objects.subtract(1, ordering: .releasing)
     }
+
+    /// There is an object which did not come by `put`: it was moved within its tier. Worker
+    /// thread only.
+    func adopt(_ locator: Locator) { named(locator.tier).objects.add(1, ordering: .relaxed) }
+
+    // MARK: Kept copies
 
     /// A page went back to the guest from `locator`. True when its copy stays there, for
     /// `holds` to ask for later: where a copy costs no host memory. Fault thread only.
     func keep(_ locator: Locator, _ contents: UnsafeRawPointer) -> Bool {
-        guard locator.tier != .sameFilled, case .log(let store) = tier(locator.tier) else { return false }
-        unsafe store.keep(locator.place, contents)
-        return true
+        guard locator.tier != .sameFilled else { return false }
+        let tier = named(locator.tier)
+        if tier.isDraining.load(ordering: .relaxed) { return false }
+        return unsafe tier.backing.keep(locator.place, contents)
     }
 
     /// Whether the copy kept at `locator` is what the page holds now. Worker thread only.
     func holds(_ locator: Locator, _ contents: UnsafeRawPointer) -> Bool {
-        guard locator.tier != .sameFilled, case .log(let store) = tier(locator.tier) else { return false }
-        return unsafe store.holds(locator.place, contents)
+        guard locator.tier != .sameFilled else { return false }
+        let tier = named(locator.tier)
+        if tier.isDraining.load(ordering: .relaxed) { return false }
+        return unsafe tier.backing.holds(locator.place, contents)
     }
 
     /// The page that a copy is kept of left again: it is the page's only home. Worker thread only.
-    func becomesOnly(_ locator: Locator) {
-        guard case .log(let store) = tier(locator.tier) else {
-            preconditionFailure("only devices keep copies")
-        }
-        store.becomesOnly(locator.place)
-    }
+    func becomesOnly(_ locator: Locator) { named(locator.tier).backing.becomesOnly(locator.place) }
 
     /// Drops a kept copy. Any thread.
     func dropCopy(_ locator: Locator) {
-        guard case .log(let store) = tier(locator.tier) else {
-            preconditionFailure("only devices keep copies")
-        }
-        store.dropCopy(locator.place)
+        let tier = named(locator.tier)
+        tier.backing.dropCopy(locator.place)
+        tier.objects.subtract(1, ordering: .releasing)
     }
 
+    // MARK: All tiers together
+
     /// Worker thread only.
-    public func trim() {
-        for tier in tiers {
-            switch tier {
-            case .compressed(let store): store.trim()
-            case .log(let store): store.trim()
-            }
-        }
-    }
+    public func trim() { table.forEach { $0.backing.trim() } }
 
     /// Host memory that stored pages cost, in bytes: what `limit` counts.
     public var heldBytes: Int {
-        tiers.reduce(words.usedBytes) { sum, tier in
-            if case .compressed(let store) = tier { sum + store.pool.heldBytes } else { sum }
-        }
+        var sum = words.usedBytes
+        table.forEach { sum += $0.backing.heldBytes }
+        return sum
     }
 
     /// Memory of the bookkeeping, in bytes. Worker thread only.
     public var metadataBytes: Int {
-        tiers.reduce(0) { sum, tier in
-            switch tier {
-            case .compressed(let store): sum + store.metadataBytes
-            case .log(let store): sum + store.metadataBytes
-            }
-        }
+        var sum = 0
+        table.forEach { sum += $0.backing.metadataBytes }
+        return sum
     }
 }

@@ -1,0 +1,154 @@
+import Kernel
+
+/// Moves stored pages from one tier to others: reads them back, puts them elsewhere, and tells
+/// their entries. A fault or discard may come at any time, and wins. Worker thread only.
+final class PageMover<Port: KernelPort> {
+    /// Pages that are moved at once.
+    static var pagesMax: Int { 64 }
+
+    private let pager: Pager<Port>
+    private let compaction: Compaction
+    /// Memory that is there only while pages are being moved.
+    private let buffers: Mapping
+    private var moves: [Move] = []
+    private var puts: [PagePut] = []
+    /// Which move each put is for.
+    private var movesByPut: [Int] = []
+    private var outcomes: [StoreOutcome]
+
+    private struct Move {
+        let region: Region
+        let page: Int
+        /// In state `stored`.
+        let entry: PageEntry
+        var isRead = false
+    }
+
+    /// What became of a batch.
+    struct Result {
+        var moved = 0
+        /// Pages that could be read, and that no tier took: their regions and addresses.
+        var left: [(region: Region, page: Int)] = []
+    }
+
+    init(pager: Pager<Port>, compaction: Compaction) throws(Errno) {
+        self.pager = pager
+        self.compaction = compaction
+        buffers = try Mapping(length: Self.pagesMax * Self.bufferSize)
+        outcomes = Array(repeating: .refused(.full), count: Self.pagesMax)
+        moves.reserveCapacity(Self.pagesMax)
+        puts.reserveCapacity(Self.pagesMax)
+    }
+
+    private static var bufferSize: Int { 3 * pageSize }
+
+    private func buffer(_ index: Int) -> FetchBuffer {
+        let page = unsafe buffers.base + index * Self.bufferSize
+        return unsafe FetchBuffer(page: page, raw: page + pageSize)
+    }
+
+    var isFull: Bool { moves.count == Self.pagesMax }
+    var isEmpty: Bool { moves.isEmpty }
+
+    /// A page to be moved; its entry is `stored`.
+    func add(_ region: Region, _ page: Int, _ entry: PageEntry) {
+        moves.append(Move(region: region, page: page, entry: entry))
+    }
+
+    /// Moves what was added out of `tier`, to the tiers below it, or with a tier that is being
+    /// drained to any other. Under the pass lock.
+    func move(outOf tier: Tier<Port>) -> Result {
+        defer {
+            moves.removeAll(keepingCapacity: true)
+            buffers.release(offset: 0, length: buffers.length)
+        }
+        readAll(from: tier)
+        putAll(below: tier.index)
+        var result = Result()
+        for (position, index) in movesByPut.enumerated() {
+            let move = moves[index]
+            switch outcomes[position] {
+            case .stored(let locator):
+                if pager.relocate(move.region, move.page, move.entry, to: locator) { result.moved += 1 }
+            case .refused:
+                result.left.append((move.region, move.page))
+            }
+        }
+        tier.demotions.increment(by: UInt64(result.moved))
+        return result
+    }
+
+    private func readAll(from tier: Tier<Port>) {
+        var pending = 0
+        for index in moves.indices {
+            let move = moves[index]
+            let outcome = tier.backing.readBack(
+                Locator(payload: move.entry.payload).place, move.region.identity(of: move.page),
+                into: buffer(index), token: UInt64(index))
+            switch outcome {
+            case .ready: moves[index].isRead = true
+            case .pending: pending += 1
+            case .failed(.busy): break
+            case .failed: noteUnreadable(index, tier)
+            }
+        }
+        while pending > 0 { pending -= finishReads(tier) }
+    }
+
+    private func finishReads(_ tier: Tier<Port>) -> Int {
+        guard let device = tier.backing.device else {
+            preconditionFailure("reads of memory are never pending")
+        }
+        return unsafe withUnsafeTemporaryAllocation(
+            of: TransferCompletion.self, capacity: Self.pagesMax
+        ) { completions in
+            let count = unsafe device.reap(.evict, into: completions, wait: true)
+            for position in 0..<count {
+                let completion = unsafe completions[position]
+                let index = Int(completion.token)
+                let move = moves[index]
+                let errno = tier.backing.finishReadBack(
+                    Locator(payload: move.entry.payload).place, move.region.identity(of: move.page),
+                    completion.result, buffer(index))
+                moves[index].isRead = errno == nil
+                if errno != nil { noteUnreadable(index, tier) }
+            }
+            return count
+        }
+    }
+
+    /// The page stays where it is. An access that overtook us may have dropped it meanwhile.
+    private func noteUnreadable(_ index: Int, _ tier: Tier<Port>) {
+        let move = moves[index]
+        if move.region.table[move.page] == move.entry { tier.readErrors.increment() }
+    }
+
+    /// Puts what was read. What was dropped meanwhile is not what it was: it is left out as far
+    /// as that is known, and dropped again by `relocate` otherwise.
+    private func putAll(below tier: TierIndex) {
+        puts.removeAll(keepingCapacity: true)
+        movesByPut.removeAll(keepingCapacity: true)
+        for (index, move) in moves.enumerated() where move.isRead {
+            guard move.region.table[move.page] == move.entry else { continue }
+            puts.append(
+                PagePut(
+                    address: unsafe UInt64(UInt(bitPattern: buffer(index).page)),
+                    identity: move.region.identity(of: move.page)))
+            movesByPut.append(index)
+        }
+        guard !puts.isEmpty else { return }
+        compaction.makeRoom(for: puts.count, below: tier, in: pager)
+        let now = pager.kernel.now()
+        unsafe puts.withUnsafeBufferPointer { puts in
+            unsafe outcomes.withUnsafeMutableBufferPointer { outcomes in
+                unsafe pager.store.put(puts, outcomes: outcomes, below: tier, at: now)
+            }
+        }
+        for (asked, answers) in pager.store.answers {
+            // They stay where they are: no room for them is no news.
+            let page = answers.failure?.page
+            let move = moves.first { $0.page == page } ?? moves[0]
+            asked.note(answers, isFullNews: false, move.region, at: now, host: pager.host)
+        }
+    }
+}

@@ -1,0 +1,133 @@
+import Kernel
+import Synchronization
+
+/// One of the configured tiers: what keeps its pages, how it is, and what it has done.
+public final class Tier<Port: KernelPort>: @unchecked Sendable {
+    public let index: TierIndex
+    public let backing: Store<Port>.Backing
+    /// Ceiling of what it costs; 0 for none. Bytes.
+    public let maxBytes: Int
+
+    /// Places in use, for whatever: a page's only home, a copy, or a page on its way. Falls,
+    /// releasing, as the last thing that is done about a place; so at 0, whatever was done has been.
+    let objects = Atomic<Int>(0)
+    public var objectCount: Int { objects.load(ordering: .relaxed) }
+    let isDraining = Atomic<Bool>(false)
+
+    /// Pages that it took, and those that it failed to take; being full is no failure.
+    public let writes = Atomic<UInt64>(0)
+    public let writeErrors = Atomic<UInt64>(0)
+    /// Pages that were read for an access, or early.
+    public let reads = Atomic<UInt64>(0)
+    public let readErrors = Atomic<UInt64>(0)
+    /// Pages that moved on to another tier.
+    public let demotions = Atomic<UInt64>(0)
+
+    /// Worker thread only.
+    private var health = StoreHealth()
+    /// It had no room for a page.
+    private var full: Full?
+    /// Its oldest pages are moving on.
+    var isDemoting = false
+    private let condition = Atomic<UInt8>(0)
+
+    private struct Full {
+        var payload: Int
+        var until: UInt64
+    }
+
+    /// What it is doing, as far as the worker last saw. The raw values are the C interface's.
+    public enum Condition: UInt8, Sendable {
+        case active = 0
+        case full = 1
+        case failing = 2
+        case draining = 3
+    }
+
+    /// Nil for memory.
+    public var traffic: DeviceTraffic? { backing.device?.traffic }
+
+    /// Nil where there are no limits.
+    private let rates: TierRates?
+
+    init(_ index: TierIndex, _ setup: Store<Port>.Setup) {
+        self.index = index
+        backing = setup.backing
+        maxBytes = setup.maxBytes
+        if let device = setup.backing.device, !setup.readLimits.isNone || !setup.writeLimits.isNone {
+            rates = TierRates(device.traffic, reads: setup.readLimits, writes: setup.writeLimits)
+        } else {
+            rates = nil
+        }
+    }
+
+    var isLimited: Bool { rates != nil }
+
+    /// How long a read must wait for its turn, in nanoseconds.
+    @inline(__always)
+    func readDelay(_ purpose: ReadPurpose, at now: UInt64) -> UInt64 {
+        rates?.readDelay(purpose, at: now) ?? 0
+    }
+
+    /// The same for pages to be put.
+    func writeDelay(at now: UInt64) -> UInt64 { rates?.writeDelay(at: now) ?? 0 }
+
+    /// Whether some of what it has may be written anew.
+    func mayRewrite(at now: UInt64) -> Bool {
+        guard let rates else { return true }
+        return rates.readDelay(.background, at: now) == 0 && rates.writeDelay(at: now) == 0
+    }
+
+    /// Any thread.
+    public var state: Condition {
+        if isDraining.load(ordering: .relaxed) { return .draining }
+        return Condition(rawValue: condition.load(ordering: .relaxed)) ?? .active
+    }
+
+    /// Asking a tier for room costs a compression, so a full one is left alone for so long, or
+    /// until it has a little less to keep. Nanoseconds.
+    private static var fullPause: UInt64 { 1_000_000_000 }
+
+    /// Whether it is worth asking. Worker thread only.
+    func accepts(at now: UInt64) -> Bool {
+        guard !isDraining.load(ordering: .relaxed), health.mayTry(at: now) else { return false }
+        guard let full else { return true }
+        return now >= full.until || backing.payload <= full.payload - full.payload / 64 - 1
+    }
+
+    /// What became of pages that it was offered. `isFullNews`: being full means that pages stay
+    /// in RAM, and the host program is told. Worker thread only.
+    func note(_ answers: TierOffers.Answers, isFullNews: Bool, _ region: Region, at now: UInt64, host: Host) {
+        writes.increment(by: UInt64(answers.taken))
+        writeErrors.increment(by: UInt64(answers.failed))
+        full = answers.isFull ? Full(payload: backing.payload, until: now + Self.fullPause) : nil
+        if let failure = answers.failure {
+            health.record(failure, index, region, at: now, host: host)
+        } else if answers.isFull, isFullNews {
+            health.record((.noSpace, answers.fullPage), index, region, at: now, host: host)
+        } else if answers.taken > 0 {
+            health.record(nil, index, region, at: now, host: host)
+        }
+        let seen: Condition =
+            health.isFailing && answers.failure != nil ? .failing : full != nil ? .full : .active
+        condition.store(seen.rawValue, ordering: .relaxed)
+    }
+
+    // MARK: Demotion
+
+    /// Bytes to which demotion brings it, once `needsDemotion`; nil without a ceiling.
+    /// `pages`: of which it is the only home. Worker thread only.
+    func excess(pages: Int) -> Int? {
+        guard maxBytes > 0 else { return nil }
+        // Kept copies give way by themselves.
+        let objects = max(pages, self.objects.load(ordering: .relaxed))
+        let payload = objects > 0 ? backing.payload / objects * pages : 0
+        if payload >= maxBytes / 8 * 7 || full != nil { isDemoting = true }
+        guard isDemoting else { return 0 }
+        // Full well below its ceiling: what it holds does not fill it without gaps.
+        let target = min(maxBytes / 4 * 3, (full?.payload ?? .max) / 8 * 7)
+        let excess = max(0, payload - target)
+        if excess == 0 { isDemoting = false }
+        return excess
+    }
+}
