@@ -149,6 +149,10 @@ typedef struct frostline_tier {
     uint64_t read_bytes_max;    /* per second */
     uint64_t write_iops_max;
     uint64_t write_bytes_max;   /* per second */
+    /* FILE and NBD: a second place, FILE or NBD and without a mirror of its own, that holds
+     * the same: a page is stored when both have it, and read from the other if one fails.
+     * Kind, max_bytes, path and what belongs to NBD are used of it. NULL: none. */
+    const struct frostline_tier *mirror;
 } frostline_tier;
 
 /* What becomes of a guest access whose page the store cannot give back. */

@@ -95,19 +95,35 @@ int ccrypto_key_random(int cipher, struct ccrypto_key **out)
     return answer;
 }
 
+/* A key's bytes: the digest of a new salt and a secret. Leaves nothing on the stack. */
+static void derive(struct ccrypto_key *key, const void *secret, size_t length)
+{
+    uint8_t salt[32];
+    crypto_generichash_state state;
+    randombytes_buf(salt, sizeof salt);
+    crypto_generichash_init(&state, NULL, 0, CCRYPTO_KEY_BYTES);
+    crypto_generichash_update(&state, salt, sizeof salt);
+    crypto_generichash_update(&state, secret, length);
+    crypto_generichash_final(&state, key->bytes, CCRYPTO_KEY_BYTES);
+    sodium_memzero(&state, sizeof state);
+    sodium_memzero(salt, sizeof salt);
+    expand(key);
+}
+
 int ccrypto_key_derived(int cipher, const void *secret, size_t length, struct ccrypto_key **out)
 {
     int answer = allocate(cipher, out);
     if (answer == 0) {
-        uint8_t salt[32];
-        crypto_generichash_state state;
-        randombytes_buf(salt, sizeof salt);
-        crypto_generichash_init(&state, NULL, 0, CCRYPTO_KEY_BYTES);
-        crypto_generichash_update(&state, salt, sizeof salt);
-        crypto_generichash_update(&state, secret, length);
-        crypto_generichash_final(&state, (*out)->bytes, CCRYPTO_KEY_BYTES);
-        sodium_memzero(&state, sizeof state);
-        expand(*out);
+        derive(*out, secret, length);
+    }
+    return answer;
+}
+
+int ccrypto_key_of_key(int cipher, const struct ccrypto_key *parent, struct ccrypto_key **out)
+{
+    int answer = allocate(cipher, out);
+    if (answer == 0) {
+        derive(*out, parent->bytes, sizeof parent->bytes);
     }
     return answer;
 }

@@ -146,7 +146,7 @@ extension PagerOptions {
                         + "\(FROSTLINE_KEY_MIN), or leave it out for a random one")
             }
             let bytes = unsafe UnsafeRawBufferPointer(start: key, count: Int(options.key_length))
-            return unsafe .automatic(.derived(Array(bytes)))
+            return .automatic(.derived(unsafe try SealSecret(given: bytes)))
         case FROSTLINE_SEAL_OFF.rawValue:
             guard unsafe options.key == nil else {
                 throw SetupFailure(.invalid, "seal off takes no key; leave it out, or seal")

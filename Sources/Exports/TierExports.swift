@@ -102,6 +102,12 @@ extension TierOptions {
         timeoutSeconds = unsafe Int(tier.timeout_seconds)
         readLimits = unsafe RateLimits(transfers: tier.read_iops_max, bytes: tier.read_bytes_max)
         writeLimits = unsafe RateLimits(transfers: tier.write_iops_max, bytes: tier.write_bytes_max)
+        if let mirror = unsafe tier.mirror {
+            if unsafe mirror.pointee.mirror != nil {
+                throw refusal("a mirror has no mirror of its own; leave it out")
+            }
+            self.mirror = Mirror(unsafe try TierOptions(checking: mirror, index))
+        }
     }
 }
 

@@ -31,6 +31,7 @@ public struct Errno: Error, Equatable, Sendable {
     public static let noSpace = Errno(28)  // ENOSPC
     public static let readOnly = Errno(30)  // EROFS
     /// EBADMSG: what was read is not what was written.
+    public static let noData = Errno(61)  // ENODATA
     public static let badMessage = Errno(74)  // EBADMSG
     public static let notSupported = Errno(95)  // EOPNOTSUPP
     public static let notConnected = Errno(107)  // ENOTCONN

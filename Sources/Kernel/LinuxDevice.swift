@@ -3,24 +3,36 @@ public final class LinuxDevice: Sendable {
     private enum Kind {
         case file(StoreFile)
         case nbd(NBDDevice)
+        case mirrored(MirroredDevice<LinuxDevice>)
     }
 
     private let kind: Kind
+    /// What an event loop polls to learn of finished reads of the fetch queue.
+    public let fetchDescriptors: [Int32]
     public let traffic = DeviceTraffic()
     /// An export of a server, and not of this machine.
     public var isRemote: Bool {
-        if case .nbd = kind { true } else { false }
+        switch kind {
+        case .file: false
+        case .nbd: true
+        case .mirrored(let device): device.isRemote
+        }
     }
 
-    public init(_ file: StoreFile) { kind = .file(file) }
-    public init(_ export: NBDDevice) { kind = .nbd(export) }
+    public init(_ file: StoreFile) {
+        kind = .file(file)
+        fetchDescriptors = [file.fetchDescriptor]
+    }
 
-    /// What an event loop polls to learn of finished reads of the fetch queue.
-    public var fetchDescriptor: Int32 {
-        switch kind {
-        case .file(let file): file.fetchDescriptor
-        case .nbd(let export): export.fetchDescriptor
-        }
+    public init(_ export: NBDDevice) {
+        kind = .nbd(export)
+        fetchDescriptors = [export.fetchDescriptor]
+    }
+
+    /// Two devices that hold the same. `depth`: transfers that each takes at once.
+    public init(_ first: LinuxDevice, mirroredBy second: LinuxDevice, depth: Int) {
+        kind = .mirrored(MirroredDevice(first, second, depth: depth))
+        fetchDescriptors = first.fetchDescriptors + second.fetchDescriptors
     }
 }
 
@@ -29,6 +41,7 @@ extension LinuxDevice: StoreDevice {
         switch kind {
         case .file(let file): file.size
         case .nbd(let export): export.size
+        case .mirrored(let device): device.size
         }
     }
 
@@ -36,6 +49,7 @@ extension LinuxDevice: StoreDevice {
         switch kind {
         case .file(let file): file.blockSize
         case .nbd(let export): export.blockSize
+        case .mirrored(let device): device.blockSize
         }
     }
 
@@ -44,7 +58,13 @@ extension LinuxDevice: StoreDevice {
         return switch kind {
         case .file(let file): file.read(transfer)
         case .nbd(let export): export.read(transfer)
+        case .mirrored(let device): device.read(transfer)
         }
+    }
+
+    public func readElsewhere(_ transfer: Transfer, _ queue: TransferQueue) -> Errno? {
+        guard case .mirrored(let device) = kind else { return .noData }
+        return device.readElsewhere(transfer, queue)
     }
 
     public func write(_ transfer: Transfer) -> Errno? {
@@ -52,6 +72,7 @@ extension LinuxDevice: StoreDevice {
         return switch kind {
         case .file(let file): file.write(transfer)
         case .nbd(let export): export.write(transfer)
+        case .mirrored(let device): device.write(transfer)
         }
     }
 
@@ -60,6 +81,7 @@ extension LinuxDevice: StoreDevice {
         return switch kind {
         case .file(let file): file.readBack(transfer)
         case .nbd(let export): export.readBack(transfer)
+        case .mirrored(let device): device.readBack(transfer)
         }
     }
 
@@ -67,6 +89,7 @@ extension LinuxDevice: StoreDevice {
         switch kind {
         case .file(let file): file.discard(offset: offset, length: length)
         case .nbd(let export): export.discard(offset: offset, length: length)
+        case .mirrored(let device): device.discard(offset: offset, length: length)
         }
     }
 
@@ -77,6 +100,7 @@ extension LinuxDevice: StoreDevice {
         switch kind {
         case .file(let file): unsafe file.reap(queue, into: completions, wait: wait)
         case .nbd(let export): unsafe export.reap(queue, into: completions, wait: wait)
+        case .mirrored(let device): unsafe device.reap(queue, into: completions, wait: wait)
         }
     }
 }

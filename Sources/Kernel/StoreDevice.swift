@@ -55,9 +55,17 @@ public protocol StoreDevice: AnyObject, Sendable {
     /// Gives a range back to whoever provides it; what it holds after that is undefined.
     /// EOPNOTSUPP: the device keeps what it has. Worker thread only.
     func discard(offset: UInt64, length: UInt64) -> Errno?
+    /// Reads again what a finished read of the queue brought, token and all, from somewhere else:
+    /// what it brought is wrong, although the device did not say so. ENODATA: there is nowhere
+    /// else, or it was asked already.
+    func readElsewhere(_ transfer: Transfer, _ queue: TransferQueue) -> Errno?
     /// Takes finished transfers of a queue. With `wait`, blocks until there is one.
     func reap(
         _ queue: TransferQueue, into completions: UnsafeMutableBufferPointer<TransferCompletion>,
         wait: Bool
     ) -> Int
+}
+
+extension StoreDevice {
+    public func readElsewhere(_ transfer: Transfer, _ queue: TransferQueue) -> Errno? { .noData }
 }

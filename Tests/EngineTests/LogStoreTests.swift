@@ -57,8 +57,10 @@ struct LogStoreTests {
             }
             return withUnsafeTemporaryAllocation(of: TransferCompletion.self, capacity: 1) { completions in
                 precondition(device.reap(.fetch, into: completions, wait: true) == 1)
-                if let errno = log.finish(place, identity(number), completions[0].result, target) {
-                    return errno
+                switch log.finish(place, identity(number), completions[0], target) {
+                case .failed(let errno): return errno
+                case .pending: return .busy
+                case .ready: break
                 }
                 write(number, to: pages.base)
                 let isRight =

@@ -164,7 +164,8 @@ struct SealTests {
 
     @Test("has another key each time, from the same secret, too")
     func derived() throws {
-        let secret = Sealer.KeySource.derived(Array("a secret".utf8))
+        let secret = Sealer.KeySource.derived(
+            try Array("a secret".utf8).withUnsafeBytes { try SealSecret($0) })
         let coders = try (0..<2).map { _ in
             try ObjectCoder(tier: TierIndex(1), sealer: try Sealer(secret))
         }

@@ -51,7 +51,8 @@ struct SealedStoreTests {
 
     @Test("shows nothing of the guest; one that is not sealed does")
     func confidential() throws {
-        let secret = PagerOptions.SealChoice.automatic(.derived(Array("sixteen bytes or more".utf8)))
+        let given = try Array("sixteen bytes or more".utf8).withUnsafeBytes { try SealSecret($0) }
+        let secret = PagerOptions.SealChoice.automatic(.derived(given))
         for (name, choice) in [("sealed", .automatic(.random)), ("secret", secret), ("clear", .off)] {
             let rig = try Rig(name, choice)
             defer { rig.close() }

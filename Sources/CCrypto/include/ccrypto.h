@@ -41,6 +41,8 @@ int ccrypto_has_cipher(int cipher);
 int ccrypto_key_random(int cipher, struct ccrypto_key **out);
 /* A key made of a secret of any length and a new random salt, so a new one each time. */
 int ccrypto_key_derived(int cipher, const void *secret, size_t length, struct ccrypto_key **out);
+/* The same, made of another key instead of a secret. */
+int ccrypto_key_of_key(int cipher, const struct ccrypto_key *parent, struct ccrypto_key **out);
 /* That very key. */
 int ccrypto_key_exact(int cipher, const uint8_t bytes[CCRYPTO_KEY_BYTES], struct ccrypto_key **out);
 /* Wipes it. */

@@ -103,17 +103,22 @@ final class PageMover<Port: KernelPort> {
             of: TransferCompletion.self, capacity: Self.pagesMax
         ) { completions in
             let count = unsafe device.reap(.evict, into: completions, wait: true)
+            var finished = 0
             for position in 0..<count {
                 let completion = unsafe completions[position]
                 let index = Int(completion.token)
                 let move = moves[index]
-                let errno = tier.backing.finishReadBack(
+                let outcome = tier.backing.finishReadBack(
                     Locator(payload: move.entry.payload).place, move.region.identity(of: move.page),
-                    completion.result, buffer(index))
-                moves[index].isRead = errno == nil
-                if errno != nil { noteUnreadable(index, tier) }
+                    completion, buffer(index))
+                switch outcome {
+                case .pending: continue
+                case .ready: moves[index].isRead = true
+                case .failed: noteUnreadable(index, tier)
+                }
+                finished += 1
             }
-            return count
+            return finished
         }
     }
 

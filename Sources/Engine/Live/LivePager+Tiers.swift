@@ -47,14 +47,14 @@ extension LivePager {
 
     func watch(_ tier: Tier<LinuxKernel>) {
         guard let device = tier.backing.device else { return }
-        let watch = loop.watch(descriptor: device.fetchDescriptor)
-        watches.withLock { $0[tier.index] = watch }
+        let watching = device.fetchDescriptors.map { loop.watch(descriptor: $0) }
+        watches.withLock { $0[tier.index] = watching }
     }
 
     /// Worker thread.
     func unwatch(_ tier: Tier<LinuxKernel>) {
-        let watch = watches.withLock { $0.removeValue(forKey: tier.index) }
-        if let watch { loop.unwatch(watch) }
+        let watching = watches.withLock { $0.removeValue(forKey: tier.index) }
+        watching?.forEach { loop.unwatch($0) }
     }
 
     /// What the store as a whole is called; any thread.

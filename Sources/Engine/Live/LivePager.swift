@@ -6,7 +6,7 @@ import Synchronization
 public final class LivePager: Sendable {
     public let pager: Pager<LinuxKernel>
     /// Of the tiers' devices, by index.
-    let watches = Lock([TierIndex: FaultLoop.Watch]())
+    let watches = Lock([TierIndex: [FaultLoop.Watch]]())
     let loop: FaultLoop
     private let worker: Worker<LinuxKernel>
     private let wakeUp: WakeUpReference

@@ -83,10 +83,32 @@ extension Setup {
                 "the timeout is \(tier.timeoutSeconds) s; choose 1 to \(TierOptions.timeoutSecondsMax), "
                     + "or leave it out for 30")
         }
+        if let mirror = tier.mirror?.options { try checkMirror(mirror, of: tier, index) }
         if case .nbd = tier.kind { return }
         try require(
             tier.tlsCertificates == nil && tier.connections == 0 && tier.timeoutSeconds == 0,
             "certificates, connections and a timeout are for kind nbd; leave them out")
+    }
+
+    private static func checkMirror(
+        _ mirror: TierOptions, of tier: TierOptions, _ index: Int
+    ) throws(SetupFailure) {
+        let reason: String? =
+            if tier.kind == .compressed || mirror.kind == .compressed {
+                "memory has no mirror and is none; mirror a file, a device or an export by another"
+            } else if mirror.mirror != nil {
+                "a mirror has no mirror of its own; leave it out"
+            } else if mirror.kind == tier.kind {
+                "its mirror is the same \(tier.kind.name); name another place"
+            } else {
+                nil
+            }
+        if let reason { throw refusal(index, tier, .invalid, reason) }
+        do {
+            try check(mirror, index)
+        } catch {
+            throw SetupFailure(error.errno, "mirror of \(error.message)")
+        }
     }
 
     private static func checkSize(_ tier: TierOptions, _ index: Int) throws(SetupFailure) {
@@ -142,7 +164,7 @@ extension Setup {
     static func open(
         _ tier: TierOptions, _ index: TierIndex, _ seal: PagerOptions.SealChoice, _ host: Host
     ) throws(SetupFailure) -> Store<LinuxKernel>.Setup {
-        let device = try openDevice(tier, index.position, host)
+        let device = try openMirrored(tier, index.position, host)
         // Each has a key of its own: nonces are counted by the store.
         let sealer = device == nil || tier.seal == .off ? nil : try makeSealer(seal)
         do {
@@ -163,7 +185,20 @@ extension Setup {
         }
     }
 
-    /// Opens what a tier keeps its pages on; nil for memory.
+    /// Opens what a tier keeps its pages on, and its mirror; nil for memory.
+    private static func openMirrored(
+        _ tier: TierOptions, _ index: Int, _ host: Host
+    ) throws(SetupFailure) -> LinuxDevice? {
+        let device = try openDevice(tier, index, host)
+        guard let device, let mirror = tier.mirror?.options else { return device }
+        do {
+            guard let second = try openDevice(mirror, index, host) else { return device }
+            return LinuxDevice(device, mirroredBy: second, depth: StoreFile.evictDepth)
+        } catch {
+            throw SetupFailure(error.errno, "mirror of \(error.message)")
+        }
+    }
+
     private static func openDevice(
         _ tier: TierOptions, _ index: Int, _ host: Host
     ) throws(SetupFailure) -> LinuxDevice? {

@@ -109,13 +109,29 @@ enum Setup {
         guard case .automatic(let source) = choice else { return nil }
         do {
             return try Sealer(source)
-        } catch .noMemory {
-            throw SetupFailure(
+        } catch {
+            throw keyRefusal(error)
+        }
+    }
+
+    fileprivate static func keyRefusal(_ errno: Errno) -> SetupFailure {
+        if errno == .noMemory {
+            return SetupFailure(
                 .noMemory,
                 "cannot lock memory for the key that seals the store; raise the limit of locked "
                     + "memory (ulimit -l, RLIMIT_MEMLOCK) by 8 KiB")
+        }
+        return SetupFailure(errno, "cannot make a key to seal the store: \(errno.text)")
+    }
+}
+
+extension SealSecret {
+    /// What is kept of a secret that was given to seal the store with.
+    public convenience init(given secret: UnsafeRawBufferPointer) throws(SetupFailure) {
+        do {
+            unsafe try self.init(secret)
         } catch {
-            throw SetupFailure(error, "cannot make a key to seal the store: \(error.text)")
+            throw Setup.keyRefusal(error)
         }
     }
 }

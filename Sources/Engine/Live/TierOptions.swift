@@ -29,12 +29,20 @@ public struct TierOptions: Sendable {
     public var timeoutSeconds = 0
     public var readLimits = RateLimits()
     public var writeLimits = RateLimits()
+    /// A second place that holds the same: of its options, kind, size and what belongs to NBD.
+    public var mirror: Mirror?
     /// The only one, asked for without a list: nobody calls it a tier.
     var isShortForm = false
 
     public init(_ kind: Kind, maxBytes: UInt64 = 0) {
         self.kind = kind
         self.maxBytes = maxBytes
+    }
+
+    /// Options of another tier; a class, since a struct cannot hold one of its kind.
+    public final class Mirror: Sendable {
+        let options: TierOptions
+        public init(_ options: TierOptions) { self.options = options }
     }
 
     /// Room for one batch of evictions. Bytes.

@@ -1,7 +1,7 @@
 import Kernel
 
-/// Pages that accesses wait for because their tier's reads are limited, in the order in which
-/// they came. Fault thread only.
+/// Pages that accesses wait for before they are asked of their tier, in the order in which they
+/// came: its reads are limited, or it has more than its share of the buffers. Fault thread only.
 struct DelayedPages {
     struct Delayed {
         let region: Region
@@ -15,23 +15,45 @@ struct DelayedPages {
     static let capacity = 1024
     fileprivate var pages: [Delayed] = []
     /// When the first may be read, as far as is known. Nanoseconds.
-    fileprivate var readyAt: UInt64 = 0
+    fileprivate var readyAt: UInt64 = .max
+    /// Some wait for a buffer.
+    fileprivate var awaitBuffers = false
 
     init() { pages.reserveCapacity(Self.capacity) }
 
     var isEmpty: Bool { pages.isEmpty }
+
+    mutating func noteFreeBuffer() {
+        if awaitBuffers { (awaitBuffers, readyAt) = (false, 0) }
+    }
+
+    fileprivate mutating func append(_ one: Delayed, readyAt time: UInt64?) {
+        pages.append(one)
+        if let time { readyAt = min(readyAt, time) } else { awaitBuffers = true }
+    }
 }
 
 extension FaultServer {
     /// True when a stored page must wait for its turn; then it is noted.
     func delay(_ region: Region, _ page: Int, _ stored: PageEntry, isWrite: Bool) -> Bool {
+        guard delayed.pages.count < DelayedPages.capacity else { return false }
+        let one = DelayedPages.Delayed(region: region, page: page, isWrite: isWrite, start: batchStart)
+        if isCrowded(by: stored) {
+            delayed.append(one, readyAt: nil)
+            return true
+        }
         guard pager.store.limitsRates(of: stored) else { return false }
         let now = pager.kernel.now()
         let delay = pager.store.readDelay(stored, .fault, at: now)
-        guard delay > 0, delayed.pages.count < DelayedPages.capacity else { return false }
-        if delayed.pages.isEmpty { delayed.readyAt = now + delay }
-        delayed.pages.append(.init(region: region, page: page, isWrite: isWrite, start: batchStart))
-        return true
+        if delay > 0 { delayed.append(one, readyAt: now + delay) }
+        return delay > 0
+    }
+
+    private func isCrowded(by stored: PageEntry) -> Bool {
+        guard fetches.isScarce else { return false }
+        let tier = Locator(payload: stored.payload).tier
+        return pager.store.isOnDevice(tier)
+            && fetches.isCrowded(by: tier, devices: pager.store.deviceCount)
     }
 
     /// Serves those whose turn has come. True when there was any.
@@ -44,16 +66,14 @@ extension FaultServer {
         var served = 0
         for one in waiting {
             guard pager.regions.find(one.region.start) === one.region else { continue }
-            let entry = one.region.table[one.page]
-            let delay = entry.state == .stored ? pager.store.readDelay(entry, .fault, at: now) : 0
-            if delay > 0 || fetches.freeCount == 0 {
-                delayed.readyAt = min(delayed.readyAt, now + delay)
-                delayed.pages.append(one)
+            if fetches.freeCount == 0 {
+                delayed.append(one, readyAt: nil)
                 continue
             }
+            let before = delayed.pages.count
             batchStart = one.start
             serve(one.region, one.page, isWrite: one.isWrite)
-            served += 1
+            if delayed.pages.count == before { served += 1 }
         }
         return served > 0
     }

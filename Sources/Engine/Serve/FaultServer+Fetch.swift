@@ -36,15 +36,20 @@ extension FaultServer {
                 let index = Int(completion.token)
                 let fetch = fetches.end(index)
                 let buffer = self.buffer(of: fetch, index)
-                let errno = pager.store.finish(
-                    Locator(payload: fetch.entry.payload), fetch.region.identity(of: fetch.page),
-                    completion.result, buffer)
-                if fetch.want == .part {
-                    endPart(errno, Locator(payload: fetch.entry.payload).tier)
-                } else if let errno {
+                let locator = Locator(payload: fetch.entry.payload)
+                delayed.noteFreeBuffer()
+                switch (
+                    pager.store.finish(locator, fetch.region.identity(of: fetch.page), completion, buffer),
+                    fetch.want
+                ) {
+                case (.pending, _):
+                    fetches.begin(index, fetch)
+                    continue
+                case (.ready, .part): endPart(nil, locator.tier)
+                case (.failed(let errno), .part): endPart(errno, locator.tier)
+                case (.ready, _): unsafe finish(fetch, from: buffer.page)
+                case (.failed(let errno), _):
                     failed(fetch.region, fetch.page, fetch.entry, errno, want: fetch.want)
-                } else {
-                    unsafe finish(fetch, from: buffer.page)
                 }
                 fetches.giveBack(index)
                 fetch.region.fetchesInFlight.subtract(1, ordering: .releasing)

@@ -20,6 +20,8 @@ struct Fetch {
         case part
     }
 
+    var tier: TierIndex { Locator(payload: entry.payload).tier }
+
     var isDemand: Bool { want == .read || want == .write }
 }
 
@@ -29,8 +31,12 @@ final class FetchTable {
     private let buffers: Mapping
     private var fetches: [Fetch?]
     private var free: [Int]
+    /// Reads under way, by tier.
+    private var underWay = [Int](repeating: 0, count: TierIndex.tiersMax + 1)
 
     static let capacity = StoreFile.fetchDepth
+    /// What is left to tiers that answer at once.
+    private static let spared = 4
     /// The page, and twice as much for what is stored of it.
     private static let bufferSize = 3 * pageSize
 
@@ -42,6 +48,16 @@ final class FetchTable {
 
     var freeCount: Int { free.count }
     var isIdle: Bool { free.count == Self.capacity }
+
+    var isScarce: Bool { free.count <= Self.capacity / 2 }
+
+    /// When buffers are scarce: whether an access to a page on a device must wait until one comes
+    /// free, lest the accesses that wait for a device which does not answer stop those to all
+    /// others. `devices`: there are.
+    func isCrowded(by tier: TierIndex, devices: Int) -> Bool {
+        free.count <= Self.spared
+            || underWay[tier.number] >= (Self.capacity - Self.spared) / max(1, devices)
+    }
 
     /// A buffer for a fetch; there must be a free one.
     func take() -> Int {
@@ -55,12 +71,16 @@ final class FetchTable {
     }
 
     /// Remembers what a pending read is for.
-    func begin(_ index: Int, _ fetch: Fetch) { fetches[index] = fetch }
+    func begin(_ index: Int, _ fetch: Fetch) {
+        fetches[index] = fetch
+        underWay[fetch.tier.number] += 1
+    }
 
     /// What a finished read was for.
     func end(_ index: Int) -> Fetch {
         guard let fetch = fetches[index] else { preconditionFailure("a read completed twice") }
         fetches[index] = nil
+        underWay[fetch.tier.number] -= 1
         return fetch
     }
 

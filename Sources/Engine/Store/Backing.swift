@@ -22,11 +22,11 @@ extension Store.Backing: PageStore {
     }
 
     public func finish(
-        _ place: UInt64, _ identity: PageIdentity, _ result: Int32, _ buffer: FetchBuffer
-    ) -> Errno? {
+        _ place: UInt64, _ identity: PageIdentity, _ completion: TransferCompletion, _ buffer: FetchBuffer
+    ) -> GetOutcome {
         switch self {
-        case .compressed(let store): store.finish(place, identity, result, buffer)
-        case .log(let store): store.finish(place, identity, result, buffer)
+        case .compressed(let store): store.finish(place, identity, completion, buffer)
+        case .log(let store): store.finish(place, identity, completion, buffer)
         }
     }
 
@@ -61,10 +61,11 @@ extension Store.Backing: PageStore {
 
     /// Ends a pending one, like `finish`. Worker thread only.
     func finishReadBack(
-        _ place: UInt64, _ identity: PageIdentity, _ result: Int32, _ buffer: FetchBuffer
-    ) -> Errno? {
+        _ place: UInt64, _ identity: PageIdentity, _ completion: TransferCompletion, _ buffer: FetchBuffer
+    ) -> GetOutcome {
+        guard case .log(let store) = self else { preconditionFailure("reads of memory are never pending") }
         // Opening an object needs nothing that the fault thread uses.
-        finish(place, identity, result, buffer)
+        return store.finish(place, identity, completion, buffer, .evict)
     }
 
     /// Nil for memory.

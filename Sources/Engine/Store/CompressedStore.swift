@@ -97,8 +97,8 @@ public final class CompressedStore: PageStore, @unchecked Sendable {
     }
 
     public func finish(
-        _ place: UInt64, _ identity: PageIdentity, _ result: Int32, _ buffer: FetchBuffer
-    ) -> Errno? { preconditionFailure("reads of memory are never pending") }
+        _ place: UInt64, _ identity: PageIdentity, _ completion: TransferCompletion, _ buffer: FetchBuffer
+    ) -> GetOutcome { preconditionFailure("reads of memory are never pending") }
 
     public func drop(_ place: UInt64) { pool.free(place) }
     public func trim() { pool.trim() }

@@ -94,18 +94,25 @@ extension LogStore {
             of: TransferCompletion.self, capacity: Self.relocationsMax
         ) { completions in
             let count = unsafe device.reap(.evict, into: completions, wait: true)
+            var finished = count
             for position in 0..<count {
                 let completion = unsafe completions[position]
                 let index = Int(completion.token)
                 let place = LogPlace(relocations[index].place)
-                guard Int(completion.result) == blocks(of: place).count,
+                guard Int(completion.result) == blocks(of: place).count else { continue }
+                let isRead =
                     unsafe coder.open(
                         memory(index) + blocks(of: place).skipped, sectors: place.sectors,
                         at: segments.position(of: place.sector), relocations[index].identity) != nil
-                else { continue }
-                relocations[index].outcome = .stored(place: relocations[index].place)
+                if isRead {
+                    relocations[index].outcome = .stored(place: relocations[index].place)
+                } else if unsafe device.readElsewhere(
+                    transfer(place, to: memory(index), token: completion.token), .evict) == nil
+                {
+                    finished -= 1
+                }
             }
-            return count
+            return finished
         }
     }
 

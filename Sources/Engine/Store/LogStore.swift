@@ -110,15 +110,26 @@ public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable
     }
 
     public func finish(
-        _ place: UInt64, _ identity: PageIdentity, _ result: Int32, _ buffer: FetchBuffer
-    ) -> Errno? {
+        _ place: UInt64, _ identity: PageIdentity, _ completion: TransferCompletion, _ buffer: FetchBuffer
+    ) -> GetOutcome { finish(place, identity, completion, buffer, .fetch) }
+
+    /// The same for a read of either queue, by its thread.
+    func finish(
+        _ place: UInt64, _ identity: PageIdentity, _ completion: TransferCompletion,
+        _ buffer: FetchBuffer, _ queue: TransferQueue
+    ) -> GetOutcome {
         let place = LogPlace(place)
         let blocks = blocks(of: place)
-        guard Int(result) == blocks.count else { return result < 0 ? Errno(-result) : .inputOutput }
+        let result = completion.result
+        guard Int(result) == blocks.count else {
+            return .failed(result < 0 ? Errno(-result) : .inputOutput)
+        }
         let isRead = unsafe coder.read(
             buffer.raw + blocks.skipped, sectors: place.sectors, at: segments.position(of: place.sector),
             identity, into: buffer.page)
-        return isRead ? nil : .badMessage
+        if isRead { return .ready }
+        let transfer = unsafe transfer(place, to: buffer.raw, token: completion.token)
+        return device.readElsewhere(transfer, queue) == nil ? .pending : .failed(.badMessage)
     }
 
     /// The device's blocks that an object lies in: where they begin, their bytes, and how many of

@@ -77,11 +77,11 @@ public protocol PageStore: ~Copyable {
         _ place: UInt64, _ identity: PageIdentity, into buffer: FetchBuffer, token: UInt64
     ) -> GetOutcome
 
-    /// Ends a pending read, whose transfer answered `result` (bytes, or a negated errno):
-    /// nil when the buffer's page holds the contents. Fault thread only.
+    /// Ends a pending read, whose transfer has completed. `pending`: what came was wrong, and is
+    /// being read from elsewhere; it completes once more. Fault thread only.
     func finish(
-        _ place: UInt64, _ identity: PageIdentity, _ result: Int32, _ buffer: FetchBuffer
-    ) -> Errno?
+        _ place: UInt64, _ identity: PageIdentity, _ completion: TransferCompletion, _ buffer: FetchBuffer
+    ) -> GetOutcome
 
     /// Frees a page's place. Does no I/O. Any thread.
     func drop(_ place: UInt64)

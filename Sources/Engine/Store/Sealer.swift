@@ -34,7 +34,7 @@ import Kernel
     public enum KeySource: Sendable {
         case random
         /// Of a secret, and of randomness.
-        case derived([UInt8])
+        case derived(SealSecret)
     }
 
     /// Where an object lies, and when.
@@ -62,10 +62,7 @@ import Kernel
         let answer: Int32
         switch source {
         case .random: answer = unsafe ccrypto_key_random(cipher.rawValue, &key)
-        case .derived(let secret):
-            answer = unsafe secret.withUnsafeBytes { bytes in
-                unsafe ccrypto_key_derived(cipher.rawValue, bytes.baseAddress, bytes.count, &key)
-            }
+        case .derived(let secret): answer = unsafe ccrypto_key_of_key(cipher.rawValue, secret.key, &key)
         }
         if answer < 0 { throw Errno(-answer) }
         unsafe self.key = key!
@@ -121,4 +118,22 @@ import Kernel
                 start.assumingMemoryBound(to: UInt8.self), UnsafeRawPointer(start + Self.nonceLength))
         }
     }
+}
+
+/// What stands for a secret that somebody gave: tiers that come later take their keys from it.
+/// The secret itself is not kept. Any thread.
+@safe public final class SealSecret: @unchecked Sendable {
+    /// In memory like that of other keys; seals nothing itself.
+    fileprivate let key: OpaquePointer
+
+    /// ENOMEM: no memory, or none that may be locked (RLIMIT_MEMLOCK).
+    public init(_ secret: UnsafeRawBufferPointer) throws(Errno) {
+        var key: OpaquePointer?
+        let cipher = Sealer.Cipher.chaCha20Poly1305.rawValue
+        let answer = unsafe ccrypto_key_derived(cipher, secret.baseAddress, secret.count, &key)
+        if answer < 0 { throw Errno(-answer) }
+        unsafe self.key = key!
+    }
+
+    deinit { unsafe ccrypto_key_free(key) }
 }

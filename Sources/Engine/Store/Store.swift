@@ -188,6 +188,18 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
 
     // MARK: Getting and dropping
 
+    /// Whether pages of a tier are read from a device.
+    func isOnDevice(_ index: TierIndex) -> Bool {
+        index != .sameFilled && table[index]?.backing.device != nil
+    }
+
+    /// Tiers on devices.
+    var deviceCount: Int {
+        var count = 0
+        table.forEach { if $0.backing.device != nil { count += 1 } }
+        return count
+    }
+
     /// Whether a stored page's tier may do only so much to its device.
     @inline(__always)
     func limitsRates(of stored: PageEntry) -> Bool {
@@ -219,9 +231,10 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
 
     /// Ends a pending read; fault thread only. See `PageStore.finish`.
     public func finish(
-        _ locator: Locator, _ identity: PageIdentity, _ result: Int32, _ buffer: FetchBuffer
-    ) -> Errno? {
-        named(locator.tier).backing.finish(locator.place, identity, result, buffer)
+        _ locator: Locator, _ identity: PageIdentity, _ completion: TransferCompletion,
+        _ buffer: FetchBuffer
+    ) -> GetOutcome {
+        named(locator.tier).backing.finish(locator.place, identity, completion, buffer)
     }
 
     /// A page of a tier could not be read. Fault thread only, before its place is dropped.

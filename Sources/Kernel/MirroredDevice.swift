@@ -1,0 +1,212 @@
+/// Two devices that hold the same: every write goes to both and succeeds only when both
+/// have it; a read that one does not answer is asked of the other.
+///
+/// A write that one side refuses fails as a whole: a page of which two copies were asked
+/// for must not have one only. What the other side has written of it is never read.
+public final class MirroredDevice<Side: StoreDevice>: StoreDevice, @unchecked Sendable {
+    /// Each used by its queue's thread only.
+    private var fetches: MirroredQueue<Side>
+    private var evictions: MirroredQueue<Side>
+
+    /// The smaller side's, in bytes.
+    public let size: UInt64
+    public let blockSize: Int
+    public let traffic = DeviceTraffic()
+
+    /// `depth`: transfers that a queue of either side takes at once.
+    public init(_ first: Side, _ second: Side, depth: Int) {
+        size = min(first.size, second.size)
+        blockSize = max(first.blockSize, second.blockSize)
+        fetches = MirroredQueue(sides: [first, second], queue: .fetch, depth: depth)
+        evictions = MirroredQueue(sides: [first, second], queue: .evict, depth: depth)
+    }
+
+    public func read(_ transfer: Transfer) -> Errno? {
+        traffic.noteRead(bytes: transfer.length)
+        return fetches.begin(transfer, .read)
+    }
+
+    public func readBack(_ transfer: Transfer) -> Errno? {
+        traffic.noteRead(bytes: transfer.length)
+        return evictions.begin(transfer, .read)
+    }
+
+    /// Reads are asked of the other side first from then on. Tokens are below `depth`.
+    public func readElsewhere(_ transfer: Transfer, _ queue: TransferQueue) -> Errno? {
+        traffic.noteRead(bytes: transfer.length)
+        return switch queue {
+        case .fetch: fetches.readElsewhere(transfer)
+        case .evict: evictions.readElsewhere(transfer)
+        }
+    }
+
+    public func write(_ transfer: Transfer) -> Errno? {
+        traffic.noteWrite(bytes: transfer.length)
+        return evictions.begin(transfer, .write)
+    }
+
+    public func discard(offset: UInt64, length: UInt64) -> Errno? {
+        let failures = evictions.sides.map { $0.discard(offset: offset, length: length) }
+        return failures[0] ?? failures[1]
+    }
+
+    public func reap(
+        _ queue: TransferQueue, into completions: UnsafeMutableBufferPointer<TransferCompletion>,
+        wait: Bool
+    ) -> Int {
+        switch queue {
+        case .fetch: unsafe fetches.reap(into: completions, wait: wait)
+        case .evict: unsafe evictions.reap(into: completions, wait: wait)
+        }
+    }
+}
+
+extension MirroredDevice where Side == LinuxDevice {
+    var isRemote: Bool { evictions.sides.allSatisfy { $0.isRemote } }
+}
+
+/// One queue of a mirrored device: which side still owes an answer to which transfer.
+struct MirroredQueue<Side: StoreDevice> {
+    enum Kind { case read, write }
+
+    private struct Pending {
+        var transfer: Transfer
+        var kind: Kind
+        /// Answers to come.
+        var awaited: Int
+        /// Bytes, or a negated errno: the worse of the sides' answers.
+        var result: Int32
+        /// The side that a read has not been asked of.
+        var untried: Int?
+    }
+
+    let sides: [Side]
+    private let queue: TransferQueue
+    /// The side that reads are asked of first.
+    private var preferred = 0
+    /// By token: the side that the last read was not asked of.
+    private var untried: [Int?]
+    private var pending: [Pending?]
+    private var free: [Int]
+    /// Transfers under way at each side.
+    private var underWay = [0, 0]
+    /// Whole transfers that ended while others were started or waited for.
+    private var ended: [TransferCompletion] = []
+
+    init(sides: [Side], queue: TransferQueue, depth: Int) {
+        self.sides = sides
+        self.queue = queue
+        pending = Array(repeating: nil, count: depth)
+        free = Array((0..<depth).reversed())
+        untried = Array(repeating: nil, count: depth)
+        ended.reserveCapacity(depth)
+    }
+
+    /// EBUSY: the queue, or that of a side, is full.
+    mutating func begin(_ transfer: Transfer, _ kind: Kind) -> Errno? {
+        guard let slot = free.popLast() else { return .busy }
+        var entry = Pending(
+            transfer: transfer, kind: kind, awaited: 0, result: Int32(transfer.length), untried: nil)
+        var failure: Errno?
+        switch kind {
+        case .read:
+            entry.awaited = 1
+            entry.untried = 1 - preferred
+            if start(slot, transfer, kind, side: preferred) != nil {
+                entry.untried = nil
+                failure = start(slot, transfer, kind, side: 1 - preferred)
+            }
+        case .write:
+            failure = start(slot, transfer, kind, side: 0)
+            guard failure == nil else { break }
+            entry.awaited = 1
+            if let refused = start(slot, transfer, kind, side: 1) {
+                entry.result = -refused.code
+            } else {
+                entry.awaited = 2
+            }
+        }
+        if let failure {
+            free.append(slot)
+            return failure
+        }
+        pending[slot] = entry
+        return nil
+    }
+
+    mutating func readElsewhere(_ transfer: Transfer) -> Errno? {
+        guard let side = untried[Int(transfer.token)] else { return .noData }
+        guard let slot = free.popLast() else { return .busy }
+        if let failure = start(slot, transfer, .read, side: side) {
+            free.append(slot)
+            return failure
+        }
+        pending[slot] = Pending(
+            transfer: transfer, kind: .read, awaited: 1, result: Int32(transfer.length), untried: nil)
+        preferred = side
+        return nil
+    }
+
+    private mutating func start(
+        _ slot: Int, _ transfer: Transfer, _ kind: Kind, side: Int
+    ) -> Errno? {
+        var named = transfer
+        named.token = UInt64(slot)
+        let errno: Errno? =
+            switch (kind, queue) {
+            case (.write, _): sides[side].write(named)
+            case (.read, .fetch): sides[side].read(named)
+            case (.read, .evict): sides[side].readBack(named)
+            }
+        if errno == nil { underWay[side] += 1 }
+        return errno
+    }
+
+    mutating func reap(
+        into completions: UnsafeMutableBufferPointer<TransferCompletion>, wait: Bool
+    ) -> Int {
+        for side in sides.indices { unsafe collect(side, completions, wait: false) }
+        while wait, ended.isEmpty, let side = underWay.firstIndex(where: { $0 > 0 }) {
+            unsafe collect(side, completions, wait: true)
+        }
+        let count = min(ended.count, completions.count)
+        for index in 0..<count { unsafe completions[index] = ended[index] }
+        ended.removeFirst(count)
+        return count
+    }
+
+    /// Takes a side's answers; `scratch` is overwritten.
+    private mutating func collect(
+        _ side: Int, _ scratch: UnsafeMutableBufferPointer<TransferCompletion>, wait: Bool
+    ) {
+        guard underWay[side] > 0 else { return }
+        let count = unsafe sides[side].reap(queue, into: scratch, wait: wait)
+        underWay[side] -= count
+        for index in 0..<count { unsafe note(scratch[index], from: side) }
+    }
+
+    private mutating func note(_ answer: TransferCompletion, from side: Int) {
+        let slot = Int(answer.token)
+        guard var entry = pending[slot] else { preconditionFailure("a transfer ended twice") }
+        entry.awaited -= 1
+        let failed = answer.result != Int32(entry.transfer.length)
+        if failed, entry.kind == .read, let other = entry.untried {
+            entry.untried = nil
+            preferred = other
+            if start(slot, entry.transfer, .read, side: other) == nil {
+                entry.awaited += 1
+                pending[slot] = entry
+                return
+            }
+        }
+        if failed { entry.result = min(entry.result, answer.result) }
+        if entry.awaited > 0 {
+            pending[slot] = entry
+            return
+        }
+        pending[slot] = nil
+        free.append(slot)
+        if entry.kind == .read { untried[Int(entry.transfer.token)] = entry.untried }
+        ended.append(TransferCompletion(token: entry.transfer.token, result: entry.result))
+    }
+}

@@ -1,0 +1,187 @@
+import Kernel
+import SimulatedKernel
+import Testing
+
+/// Blocks in memory, whose transfers end in any order and fail by chance.
+private final class RandomDevice: StoreDevice, @unchecked Sendable {
+    private var contents: [UInt8]
+    private var random: SplitMix
+    private var underWay: [TransferQueue: [TransferCompletion]] = [.fetch: [], .evict: []]
+    /// Thousandths.
+    var failures = 0
+    var refusals = 0
+    /// Ends every read with one byte wrong.
+    var corrupts = false
+
+    let blockSize = 512
+    let traffic = DeviceTraffic()
+    var size: UInt64 { UInt64(contents.count) }
+
+    init(blocks: Int, seed: UInt64) {
+        contents = Array(repeating: 0, count: blocks * 512)
+        random = SplitMix(seed: seed)
+    }
+
+    func read(_ transfer: Transfer) -> Errno? { start(transfer, .fetch, isWrite: false) }
+    func readBack(_ transfer: Transfer) -> Errno? { start(transfer, .evict, isWrite: false) }
+    func write(_ transfer: Transfer) -> Errno? { start(transfer, .evict, isWrite: true) }
+    func discard(offset: UInt64, length: UInt64) -> Errno? { nil }
+
+    private func start(_ transfer: Transfer, _ queue: TransferQueue, isWrite: Bool) -> Errno? {
+        if random.chance(refusals) { return .busy }
+        var result = Int32(transfer.length)
+        if random.chance(failures) {
+            result = random.chance(500) ? -Errno.inputOutput.code : Int32(transfer.length / 2)
+        }
+        let memory = unsafe UnsafeMutableRawPointer(bitPattern: UInt(transfer.memory))!
+        let offset = Int(transfer.offset)
+        for index in 0..<max(0, Int(result)) {
+            if isWrite {
+                contents[offset + index] = unsafe memory.load(fromByteOffset: index, as: UInt8.self)
+            } else {
+                let byte = contents[offset + index] ^ (corrupts && index == 7 ? 1 : 0)
+                unsafe memory.storeBytes(of: byte, toByteOffset: index, as: UInt8.self)
+            }
+        }
+        underWay[queue]!.append(TransferCompletion(token: transfer.token, result: result))
+        return nil
+    }
+
+    func reap(
+        _ queue: TransferQueue, into completions: UnsafeMutableBufferPointer<TransferCompletion>,
+        wait: Bool
+    ) -> Int {
+        var count = 0
+        while count < completions.count, let waiting = underWay[queue], !waiting.isEmpty {
+            if random.chance(300), !(wait && count == 0) { break }
+            unsafe completions[count] = underWay[queue]!.remove(at: random.below(waiting.count))
+            count += 1
+        }
+        return count
+    }
+}
+
+@Suite("A mirrored device")
+final class MirroredDeviceTests {
+    private static let blocks = 64
+    private let first = RandomDevice(blocks: blocks, seed: 1)
+    private let second = RandomDevice(blocks: blocks, seed: 2)
+    private let memory: Mapping
+    private let device: MirroredDevice<RandomDevice>
+
+    init() throws {
+        memory = try Mapping(length: 2 * pageSize)
+        device = MirroredDevice(first, second, depth: 8)
+    }
+
+    private func fill(_ byte: UInt8) {
+        unsafe memory.base.initializeMemory(as: UInt8.self, repeating: byte, count: 512)
+    }
+
+    private func transfer(_ block: Int, at offset: Int = 0, token: UInt64 = 7) -> Transfer {
+        Transfer(
+            memory: unsafe UInt64(UInt(bitPattern: memory.base + offset)), length: 512,
+            offset: UInt64(block * 512), token: token)
+    }
+
+    private func end(_ queue: TransferQueue) -> TransferCompletion {
+        unsafe withUnsafeTemporaryAllocation(of: TransferCompletion.self, capacity: 4) { completions in
+            var count = 0
+            while count == 0 { count = unsafe device.reap(queue, into: completions, wait: true) }
+            #expect(count == 1)
+            return unsafe completions[0]
+        }
+    }
+
+    private func write(_ block: Int, _ byte: UInt8) -> Int32? {
+        fill(byte)
+        return device.write(transfer(block)) == nil ? end(.evict).result : nil
+    }
+
+    /// The byte that the block is full of; nil when it cannot be read.
+    private func read(_ block: Int, back: Bool = false) -> UInt8? {
+        let named = transfer(block, at: pageSize)
+        guard (back ? device.readBack(named) : device.read(named)) == nil else { return nil }
+        let completion = end(back ? .evict : .fetch)
+        #expect(completion.token == 7)
+        guard completion.result == 512 else { return nil }
+        let bytes = unsafe UnsafeRawBufferPointer(start: memory.base + pageSize, count: 512)
+        let byte = unsafe bytes[0]
+        #expect(unsafe bytes.allSatisfy { $0 == byte } || first.corrupts)
+        return byte
+    }
+
+    @Test("answers reads as long as one side does", arguments: [true, false])
+    func oneSideFails(isFirst: Bool) {
+        #expect(write(3, 0xa5) == 512)
+        (isFirst ? first : second).failures = 1000
+        #expect(read(3) == 0xa5)
+        #expect(read(3, back: true) == 0xa5)
+        (isFirst ? second : first).failures = 1000
+        #expect(read(3) == nil)
+    }
+
+    @Test("asks the other side at once when one takes no more")
+    func oneSideIsFull() {
+        #expect(write(3, 0xa5) == 512)
+        first.refusals = 1000
+        #expect(read(3) == 0xa5)
+    }
+
+    @Test("fails a write that one side did not take whole", arguments: [true, false])
+    func writeFails(isFirst: Bool) throws {
+        (isFirst ? first : second).failures = 1000
+        for block in 0..<20 { #expect(try #require(write(block, 1)) < 512) }
+        (isFirst ? first : second).failures = 0
+        (isFirst ? first : second).refusals = 1000
+        #expect(write(0, 1) != 512)
+    }
+
+    @Test("reads from the other side once the answers are doubted")
+    func doubt() {
+        #expect(write(3, 0xa5) == 512)
+        first.corrupts = true
+        let named = transfer(3, at: pageSize)
+        func isRight() -> Bool {
+            unsafe UnsafeRawBufferPointer(start: memory.base + pageSize, count: 512)
+                .allSatisfy { $0 == 0xa5 }
+        }
+        #expect(device.read(named) == nil)
+        _ = end(.fetch)
+        #expect(!isRight())
+        #expect(device.readElsewhere(named, .fetch) == nil)
+        _ = end(.fetch)
+        #expect(isRight())
+        #expect(device.readElsewhere(named, .fetch) == .noData, "there are two sides")
+
+        #expect(device.read(named) == nil)
+        _ = end(.fetch)
+        #expect(isRight(), "the next read begins with the side that was right")
+    }
+
+    @Test(
+        "gives back what was written last, whatever fails, and answers everything",
+        arguments: [UInt64(1), 2, 3])
+    func random(seed: UInt64) {
+        var random = SplitMix(seed: seed)
+        var known = [UInt8?](repeating: nil, count: Self.blocks)
+        var verified = 0
+        for step in 0..<20_000 {
+            if step % 500 == 0 {
+                first.failures = random.pick([0, 0, 100, 1000])
+                second.failures = first.failures == 1000 ? 0 : random.pick([0, 100, 1000])
+                first.refusals = random.pick([0, 50])
+                second.refusals = random.pick([0, 50])
+            }
+            let block = random.below(Self.blocks)
+            if random.chance(500) {
+                let byte = UInt8(random.below(256))
+                known[block] = write(block, byte) == 512 ? byte : nil
+            } else if let byte = known[block], let found = read(block, back: random.chance(300)) {
+                #expect(found == byte)
+                verified += 1
+            }
+        }
+        #expect(verified > 1000)
+    }
+}
