@@ -120,29 +120,54 @@ struct FaultRates {
             return []
         }
         defer { bench_zram_down() }
-        return Self.threadCounts.flatMap { threads -> [Result] in
+        return swapRates(of: guest, "zram", "the kernel's zram swap (LZ4)")
+    }
+
+    /// The same with a swap file beside the store's file, with the kernel's usual readahead.
+    func runSwap() throws -> [Result] {
+        let guest = try Guest(pageCount: bench.pageCount)
+        let answer = bench_swap_file_up(".build/bench/swap", 4 * guest.length)
+        guard answer == 0 else {
+            print("swap: not measured, .build/bench/swap cannot be set up: \(Errno(-answer).text)")
+            return []
+        }
+        defer { bench_swap_file_down() }
+        return swapRates(of: guest, "swap", "the kernel's swap, a file on the same disk,")
+    }
+
+    private func swapRates(of guest: Guest, _ name: String, _ what: String) -> [Result] {
+        Self.threadCounts.flatMap { threads -> [Result] in
             var rates: [Double] = []
             for part in 0..<bench.rounds {
                 let pages = guest.pages(ofPart: part)
-                let code = bench_page_out(
-                    guest.base + pages.lowerBound * pageSize, UInt64(pages.count * pageSize))
-                precondition(code == 0, "MADV_PAGEOUT failed")
-                let stayed = guest.mapping.residentBytes / pageSize - (guest.pageCount - pages.count)
-                // Some are held back by another CPU's batches; many would flatter.
-                guard stayed * 20 < pages.count else { continue }
+                guard pageOut(guest, pages) else { continue }
                 rates.append(guest.touch(part: part, threads: threads, cpus: 0))
             }
             guard !rates.isEmpty else {
-                print("zram: not measured, the kernel kept the pages in RAM")
+                print("\(name): not measured, the kernel kept the pages in RAM")
                 return []
             }
             let plural = threads == 1 ? "thread" : "threads"
             return [("", "median round", median(rates)), ("/calm", "calm round", calm(rates))].map {
                 Result(
-                    "faults-per-second/zram/\(threads)-\(plural)\($0)", $2, "/s", floor: nil,
-                    "\($1); for comparison: the kernel's zram swap (LZ4) faults in the same pages")
+                    "faults-per-second/\(name)/\(threads)-\(plural)\($0)", $2, "/s", floor: nil,
+                    "\($1); for comparison: \(what) faults in the same pages")
             }
         }
+    }
+
+    /// False: the kernel kept too many of them. Some are held back by another CPU's batches, and
+    /// those that a disk must take come free after that only; many would flatter.
+    private func pageOut(_ guest: Guest, _ pages: Range<Int>) -> Bool {
+        for _ in 0..<40 {
+            let code = bench_page_out(
+                guest.base + pages.lowerBound * pageSize, UInt64(pages.count * pageSize))
+            precondition(code == 0, "MADV_PAGEOUT failed")
+            let stayed = guest.mapping.residentBytes / pageSize - (guest.pageCount - pages.count)
+            if stayed * 20 < pages.count { return true }
+            Kernel.sleep(nanoseconds: 25_000_000)
+        }
+        return false
     }
 
     func runFile() throws -> [Result] {

@@ -37,6 +37,7 @@ for threads in FaultRates.threadCounts {
 }
 try measure("policy/prefetch") { try FaultRates(bench: bench).runSequential() }
 try measure("faults-per-second/zram") { try FaultRates(bench: bench).runZram() }
+try measure("faults-per-second/swap") { try FaultRates(bench: bench).runSwap() }
 try measure("faults-per-second/file") { try FaultRates(bench: bench).runFile() }
 for depth in Remote.depths {
     try measure("iops/nbd/\(depth)") { try Remote(bench: bench).rate(depth: depth) }

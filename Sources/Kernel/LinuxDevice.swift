@@ -3,19 +3,19 @@ public final class LinuxDevice: Sendable {
     private enum Kind {
         case file(StoreFile)
         case nbd(NBDDevice)
-        case mirrored(MirroredDevice<LinuxDevice>)
+        case mirrored(first: LinuxDevice, MirroredDevice<LinuxDevice>)
     }
 
     private let kind: Kind
     /// What an event loop polls to learn of finished reads of the fetch queue.
     public let fetchDescriptors: [Int32]
     public let traffic = DeviceTraffic()
-    /// An export of a server, and not of this machine.
+    /// An export of a server, and not of this machine; with a mirror, the first is.
     public var isRemote: Bool {
         switch kind {
         case .file: false
         case .nbd: true
-        case .mirrored(let device): device.isRemote
+        case .mirrored(let first, _): first.isRemote
         }
     }
 
@@ -31,7 +31,7 @@ public final class LinuxDevice: Sendable {
 
     /// Two devices that hold the same. `depth`: transfers that each takes at once.
     public init(_ first: LinuxDevice, mirroredBy second: LinuxDevice, depth: Int) {
-        kind = .mirrored(MirroredDevice(first, second, depth: depth))
+        kind = .mirrored(first: first, MirroredDevice(first, second, depth: depth))
         fetchDescriptors = first.fetchDescriptors + second.fetchDescriptors
     }
 }
@@ -41,7 +41,7 @@ extension LinuxDevice: StoreDevice {
         switch kind {
         case .file(let file): file.size
         case .nbd(let export): export.size
-        case .mirrored(let device): device.size
+        case .mirrored(_, let device): device.size
         }
     }
 
@@ -49,7 +49,7 @@ extension LinuxDevice: StoreDevice {
         switch kind {
         case .file(let file): file.blockSize
         case .nbd(let export): export.blockSize
-        case .mirrored(let device): device.blockSize
+        case .mirrored(_, let device): device.blockSize
         }
     }
 
@@ -58,12 +58,12 @@ extension LinuxDevice: StoreDevice {
         return switch kind {
         case .file(let file): file.read(transfer)
         case .nbd(let export): export.read(transfer)
-        case .mirrored(let device): device.read(transfer)
+        case .mirrored(_, let device): device.read(transfer)
         }
     }
 
     public func readElsewhere(_ transfer: Transfer, _ queue: TransferQueue) -> Errno? {
-        guard case .mirrored(let device) = kind else { return .noData }
+        guard case .mirrored(_, let device) = kind else { return .noData }
         return device.readElsewhere(transfer, queue)
     }
 
@@ -72,7 +72,7 @@ extension LinuxDevice: StoreDevice {
         return switch kind {
         case .file(let file): file.write(transfer)
         case .nbd(let export): export.write(transfer)
-        case .mirrored(let device): device.write(transfer)
+        case .mirrored(_, let device): device.write(transfer)
         }
     }
 
@@ -81,7 +81,7 @@ extension LinuxDevice: StoreDevice {
         return switch kind {
         case .file(let file): file.readBack(transfer)
         case .nbd(let export): export.readBack(transfer)
-        case .mirrored(let device): device.readBack(transfer)
+        case .mirrored(_, let device): device.readBack(transfer)
         }
     }
 
@@ -89,7 +89,7 @@ extension LinuxDevice: StoreDevice {
         switch kind {
         case .file(let file): file.discard(offset: offset, length: length)
         case .nbd(let export): export.discard(offset: offset, length: length)
-        case .mirrored(let device): device.discard(offset: offset, length: length)
+        case .mirrored(_, let device): device.discard(offset: offset, length: length)
         }
     }
 
@@ -100,7 +100,7 @@ extension LinuxDevice: StoreDevice {
         switch kind {
         case .file(let file): unsafe file.reap(queue, into: completions, wait: wait)
         case .nbd(let export): unsafe export.reap(queue, into: completions, wait: wait)
-        case .mirrored(let device): unsafe device.reap(queue, into: completions, wait: wait)
+        case .mirrored(_, let device): unsafe device.reap(queue, into: completions, wait: wait)
         }
     }
 }

@@ -61,10 +61,6 @@ public final class MirroredDevice<Side: StoreDevice>: StoreDevice, @unchecked Se
     }
 }
 
-extension MirroredDevice where Side == LinuxDevice {
-    var isRemote: Bool { evictions.sides.allSatisfy { $0.isRemote } }
-}
-
 /// One queue of a mirrored device: which side still owes an answer to which transfer.
 struct MirroredQueue<Side: StoreDevice> {
     enum Kind { case read, write }

@@ -110,12 +110,15 @@ int bare_nbd_read(struct bare_nbd *nbd, void *page, uint64_t number);
 /* Reads the pages of `order`, `depth` at once; `elapsed` gets the nanoseconds. */
 int bare_nbd_read_many(struct bare_nbd *nbd, const uint32_t *order, int count, int depth, uint64_t *elapsed);
 
-/* ---- zram.c: a swap device of our own, for as long as it is measured ---- */
+/* ---- swap.c: swap of our own, for as long as it is measured ---- */
 
 /* Sets /dev/zram0 up as LZ4 swap of `size` bytes. Whatever ends this process but
  * SIGKILL takes it down again. Negated errno: it cannot be had, or is in use. */
 int bench_zram_up(uint64_t size);
 void bench_zram_down(void);
+/* The same with a file of `size` bytes, which it makes and removes. */
+int bench_swap_file_up(const char *path, uint64_t size);
+void bench_swap_file_down(void);
 /* MADV_PAGEOUT. 0 or a negated errno. */
 int bench_page_out(void *base, uint64_t length);
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -20,6 +21,8 @@
 
 /* Set only while the device is ours. */
 static volatile sig_atomic_t is_up;
+/* Of the swap file, which is ours while it is not empty. */
+static char file[PATH_MAX];
 
 static int write_setting(const char *path, const char *value)
 {
@@ -43,9 +46,24 @@ void bench_zram_down(void)
     write_setting(SETTINGS "reset", "1");
 }
 
-static void down_and_die(int number)
+void bench_swap_file_down(void)
+{
+    if (file[0] != '\0') {
+        swapoff(file);
+        unlink(file);
+        file[0] = '\0';
+    }
+}
+
+static void all_down(void)
 {
     bench_zram_down();
+    bench_swap_file_down();
+}
+
+static void down_and_die(int number)
+{
+    all_down();
     signal(number, SIG_DFL);
     raise(number);
 }
@@ -57,11 +75,11 @@ static void take_down_on_any_end(void)
     for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
         signal(ends[i], down_and_die);
     }
-    atexit(bench_zram_down);
+    atexit(all_down);
 }
 
 /* A swap area's header, as mkswap writes it: include/linux/swap.h. */
-static int write_header(uint64_t size)
+static int write_header(const char *path, uint64_t size)
 {
     static unsigned char page[4096];
     uint32_t version = 1, last_page = (uint32_t)(size / sizeof page) - 1;
@@ -69,7 +87,7 @@ static int write_header(uint64_t size)
     memcpy(page + 1024, &version, sizeof version);
     memcpy(page + 1028, &last_page, sizeof last_page);
     memcpy(page + sizeof page - 10, "SWAPSPACE2", 10);
-    int fd = open(DEVICE, O_WRONLY | O_CLOEXEC);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0) {
         return -errno;
     }
@@ -110,13 +128,46 @@ int bench_zram_up(uint64_t size)
         answer = write_setting(SETTINGS "disksize", bytes);
     }
     if (answer == 0) {
-        answer = write_header(size);
+        answer = write_header(DEVICE, size);
     }
     if (answer == 0 && swapon(DEVICE, 0) < 0) {
         answer = -errno;
     }
     if (answer < 0) {
         bench_zram_down();
+    }
+    return answer;
+}
+
+/* Without holes: the kernel takes no other. */
+static int allocate(const char *path, uint64_t size)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        return -errno;
+    }
+    int answer = -posix_fallocate(fd, 0, (off_t)size);
+    close(fd);
+    return answer;
+}
+
+int bench_swap_file_up(const char *path, uint64_t size)
+{
+    if (strlen(path) >= sizeof file) {
+        return -ENAMETOOLONG;
+    }
+    take_down_on_any_end();
+    int answer = allocate(path, size);
+    if (answer == 0) {
+        answer = write_header(path, size);
+    }
+    if (answer == 0 && swapon(path, 0) < 0) {
+        answer = -errno;
+    }
+    if (answer == 0) {
+        strcpy(file, path);
+    } else {
+        unlink(path);
     }
     return answer;
 }
