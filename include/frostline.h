@@ -151,7 +151,7 @@ typedef struct frostline_tier {
     uint64_t write_bytes_max;   /* per second */
     /* FILE and NBD: a second place, FILE or NBD and without a mirror of its own, that holds
      * the same: a page is stored when both have it, and read from the other if one fails.
-     * Kind, max_bytes, path and what belongs to NBD are used of it. NULL: none. */
+     * Takes FROSTLINE_SEAL_AUTO: the seal tells which of them is right. Kind, max_bytes, path and what belongs to NBD are used of it. NULL: none. */
     const struct frostline_tier *mirror;
 } frostline_tier;
 
@@ -247,7 +247,7 @@ typedef enum frostline_event_kind {
     /* A tier failed to take a page, or the last one is full. The page went to the next tier, or
      * stays in RAM, and the guest goes on. */
     FROSTLINE_EVENT_WRITE_FAILED = 1,
-    /* That tier takes pages again. */
+    /* That tier takes pages again. One that is removed before it does is not heard of. */
     FROSTLINE_EVENT_WRITE_RECOVERED = 2,
     /* A stored page could not be read and a guest access waits for it: the host
      * program must stop the VM (read_error=STOP), or the page was poisoned. */
@@ -484,10 +484,10 @@ int frostline_pager_add_tier(frostline_pager *pager, const frostline_tier *tier,
 
 /*
  * Begins to remove a tier: it takes no more pages, and those it has move to the other
- * tiers, or back into guest memory where none takes them; then its device is closed and its
- * state is REMOVED. That happens in the background, faults are served meanwhile; pages that
- * cannot be read stay, and the tier with them, until they can. With FROSTLINE_MODE_OFF or
- * OBSERVE it waits. Control thread.
+ * tiers, or back into guest memory where none has room (but for huge pages of hugetlbfs, which
+ * wait); then its state is REMOVED, and a moment later its device is closed. That happens in
+ * the background, faults are served meanwhile; pages that cannot be read stay, and the tier
+ * with them, until they can. With FROSTLINE_MODE_OFF or OBSERVE it waits. Control thread.
  *   -EINVAL  there is no such tier, it is being removed already, or it is the last one
  */
 int frostline_pager_remove_tier(frostline_pager *pager, uint32_t index, char *error, size_t error_size);

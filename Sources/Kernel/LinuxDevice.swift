@@ -64,6 +64,7 @@ extension LinuxDevice: StoreDevice {
 
     public func readElsewhere(_ transfer: Transfer, _ queue: TransferQueue) -> Errno? {
         guard case .mirrored(_, let device) = kind else { return .noData }
+        traffic.noteRead(bytes: transfer.length)
         return device.readElsewhere(transfer, queue)
     }
 

@@ -7,13 +7,15 @@ struct EvictionPlanTests {
     /// Groups of pages, coldest first, with stamps 1, 2, 3 …
     private func demand(
         _ pages: [Int], costPages: Int, limitPages: Int?, idle: [UInt8] = [],
-        surplus: Int = 0, surplusFrom: [UInt8] = [], bytesFreedPerPage: Int = pageSize
+        surplus: Int = 0, surplusFrom: [UInt8] = [], bytesFreedPerPage: Int = pageSize,
+        costMax: Int? = nil
     ) -> EvictionDemand {
         EvictionDemand(
             groups: pages.enumerated().map { .init(stamp: UInt8($0 + 1), pages: $1) },
             idle: StampSet(idle), cost: costPages * pageSize,
             limit: limitPages.map { $0 * pageSize }, surplus: surplus,
-            surplusFrom: StampSet(surplusFrom), bytesFreedPerPage: bytesFreedPerPage)
+            surplusFrom: StampSet(surplusFrom), bytesFreedPerPage: bytesFreedPerPage,
+            costMax: costMax)
     }
 
     @Test("takes nothing below the limit, without an idle age")
@@ -56,6 +58,21 @@ struct EvictionPlanTests {
         let plan = EvictionPlan(
             for: demand([100], costPages: 100, limitPages: 64, bytesFreedPerPage: pageSize / 2))
         #expect(plan.quota == 74)
+    }
+
+    @Test("takes no more than that for what goes to a device, or does not fit into a bounded pool")
+    func costIsBounded() {
+        func quota(_ costMax: Int?) -> Int {
+            EvictionPlan(
+                for: demand(
+                    [1000], costPages: 1000, limitPages: 640, bytesFreedPerPage: pageSize / 2,
+                    costMax: costMax)
+            ).quota
+        }
+        let toDevice = quota(0)
+        #expect(toDevice >= 360 && toDevice < 500)
+        #expect(quota(nil) >= toDevice * 2 - 1)
+        #expect(quota(100 * pageSize) == toDevice + 100)
     }
 
     @Test("takes every page that was idle for long enough, limit or not")

@@ -25,10 +25,18 @@ final class Compaction {
     private var roomBefore = 0
     private var hasGained = true
 
-    /// The last call of `makeRoom` left room to be made, because the tier's device had to wait for
-    /// its turn: being full now is no news.
-    private(set) var isHeldUp = false
+    /// The tier in which `makeRoom` left room to be made, because its device had to wait for its
+    /// turn, and since when.
+    private var heldUp: (tier: TierIndex, since: UInt64)?
 
+    /// Being full is no news for a while: room will be made.
+    func isHeldUp(_ tier: TierIndex, at now: UInt64) -> Bool {
+        guard let heldUp, heldUp.tier == tier else { return false }
+        return now &- heldUp.since < Self.heldUpMax
+    }
+
+    /// Nanoseconds.
+    private static var heldUpMax: UInt64 { 10_000_000_000 }
     /// Steps in a pass: 64 MiB are written at most.
     static var stepsPerPass: Int { 256 }
     private static var entriesPerStep: Int { 64 << 10 }
@@ -38,16 +46,18 @@ final class Compaction {
     /// Goes on with what is under way, or begins where free segments have become few. False
     /// when there is nothing to do.
     func step<Port: KernelPort>(in pager: Pager<Port>) -> Bool {
+        abandon(unless: { mayGoOn($0, .background, pager) }, in: pager)
         if tier == nil {
-            guard let next = pager.store.logs.first(where: { $0.log.runsLow(isGoingOn: wasGoingOn) }),
-                mayRewrite(next.tier, pager), begin(next.tier, next.log)
-            else {
+            let next = pager.store.logs.first {
+                $0.log.runsLow(isGoingOn: wasGoingOn) && mayGoOn($0.tier, .background, pager)
+            }
+            guard let next, begin(next.tier, next.log) else {
                 wasGoingOn = false
                 return false
             }
         }
         wasGoingOn = true
-        guard let tier, let log = pager.store.log(tier), mayRewrite(tier, pager) else { return false }
+        guard let tier, let log = pager.store.log(tier) else { return false }
         walk(tier, log, in: pager)
         return self.tier != nil || hasGained
     }
@@ -61,27 +71,50 @@ final class Compaction {
     /// Empties segments until there is room for `pages` more, as far as it is worth it; with
     /// `upper` for pages of that tier, which move to those below it.
     func makeRoom<Port: KernelPort>(for pages: Int, below upper: TierIndex? = nil, in pager: Pager<Port>) {
-        isHeldUp = false
         for (tier, log) in pager.store.logsInReach(below: upper, at: pager.kernel.now()) {
-            var walks = 0
-            while log.lacksRoom(for: pages), walks < Self.walksMax {
-                if self.tier == nil, !begin(tier, log) { break }
-                while let underWay = self.tier, let log = pager.store.log(underWay) {
-                    guard mayRewrite(underWay, pager) else {
-                        isHeldUp = true
-                        return
-                    }
-                    walk(underWay, log, in: pager)
-                }
-                guard hasGained else { break }
-                walks += 1
+            if makeRoom(for: pages, tier, log, in: pager) {
+                if heldUp?.tier == tier { heldUp = nil }
+            } else if heldUp?.tier != tier {
+                heldUp = (tier, pager.kernel.now())
             }
         }
     }
 
-    /// Whether the tier's rates allow another step.
-    private func mayRewrite<Port: KernelPort>(_ tier: TierIndex, _ pager: Pager<Port>) -> Bool {
-        pager.store.tier(tier)?.mayRewrite(at: pager.kernel.now()) ?? false
+    /// False: the tier's device must wait for its turn.
+    private func makeRoom<Port: KernelPort>(
+        for pages: Int, _ index: TierIndex, _ log: LogStore<Port.Device>, in pager: Pager<Port>
+    ) -> Bool {
+        var walks = 0
+        while log.lacksRoom(for: pages), walks < Self.walksMax {
+            abandon(unless: { $0 == index }, in: pager)
+            if tier == nil, !begin(index, log) { break }
+            while tier != nil {
+                guard mayGoOn(index, .room, pager) else { return false }
+                walk(index, log, in: pager)
+            }
+            guard hasGained else { break }
+            walks += 1
+        }
+        return true
+    }
+
+    /// Ends the walk that is under way. What was moved is moved, and nothing else is remembered.
+    private func abandon<Port: KernelPort>(
+        unless mayStay: (TierIndex) -> Bool, in pager: Pager<Port>
+    ) {
+        guard let tier, !mayStay(tier) else { return }
+        pager.store.log(tier)?.endCompaction()
+        self.tier = nil
+    }
+
+    /// Whether another step is worth it, and the tier's rates allow it.
+    private func mayGoOn<Port: KernelPort>(
+        _ index: TierIndex, _ purpose: ReadPurpose, _ pager: Pager<Port>
+    ) -> Bool {
+        guard let tier = pager.store.tier(index), !tier.isDraining.load(ordering: .relaxed) else {
+            return false
+        }
+        return tier.mayRewrite(purpose, at: pager.kernel.now())
     }
 
     private func begin<Device: StoreDevice>(_ tier: TierIndex, _ log: LogStore<Device>) -> Bool {

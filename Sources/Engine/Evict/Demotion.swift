@@ -20,16 +20,18 @@ final class Demotion<Port: KernelPort> {
     func step(_ mover: PageMover<Port>) -> Bool {
         let now = pager.kernel.now()
         for index in pager.store.order {
-            guard let tier = pager.store.tier(index), wants(tier) else { continue }
+            guard let tier = pager.store.tier(index), tier.mayMove(at: now), wants(tier) else { continue }
             guard pager.store.accepts(below: index, at: now), tier.readDelay(.background, at: now) == 0
             else { continue }
             collect(index, mover)
             let moved = mover.isEmpty ? 0 : mover.move(outOf: tier).moved
             if moved > 0 {
                 fruitlessTurns[index.number] = 0
+                tier.noteMoves()
             } else if fruitlessTurns[index.number] >= Self.fruitlessTurnsMax {
                 // What is left cannot be read now, or no tier below takes it.
                 fruitlessTurns[index.number] = 0
+                tier.noteFruitlessMove(at: now)
                 continue
             }
             return true

@@ -207,8 +207,9 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
     /// Tells the tiers what became of the pages that they were offered.
     func noteAnswers(_ region: Region) {
         for (tier, answers) in pager.store.answers {
-            let isNews = tier.index == pager.store.last && !compaction.isHeldUp
-            tier.note(answers, isFullNews: isNews, region, at: pager.kernel.now(), host: pager.host)
+            let now = pager.kernel.now()
+            let isNews = tier.index == pager.store.last && !compaction.isHeldUp(tier.index, at: now)
+            tier.note(answers, isFullNews: isNews, region, at: now, host: pager.host)
         }
     }
 

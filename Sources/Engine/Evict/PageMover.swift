@@ -27,7 +27,8 @@ final class PageMover<Port: KernelPort> {
     /// What became of a batch.
     struct Result {
         var moved = 0
-        /// Pages that could be read, and that no tier took: their regions and addresses.
+        /// Pages that could be read, and that no tier has room for. Parts of huge pages of
+        /// hugetlbfs are not among them: only whole ones come back.
         var left: [(region: Region, page: Int)] = []
     }
 
@@ -70,8 +71,9 @@ final class PageMover<Port: KernelPort> {
             switch outcomes[position] {
             case .stored(let locator):
                 if pager.relocate(move.region, move.page, move.entry, to: locator) { result.moved += 1 }
-            case .refused:
-                result.left.append((move.region, move.page))
+            case .refused(.full), .refused(.incompressible):
+                if !move.region.guard.leavesWhole { result.left.append((move.region, move.page)) }
+            case .refused(.notNow), .refused(.failed): break
             }
         }
         tier.demotions.increment(by: UInt64(result.moved))
@@ -152,7 +154,7 @@ final class PageMover<Port: KernelPort> {
         for (asked, answers) in pager.store.answers {
             // They stay where they are: no room for them is no news.
             let page = answers.failure?.page
-            let move = moves.first { $0.page == page } ?? moves[0]
+            let move = movesByPut.lazy.map { self.moves[$0] }.first { $0.page == page } ?? moves[0]
             asked.note(answers, isFullNews: false, move.region, at: now, host: pager.host)
         }
     }

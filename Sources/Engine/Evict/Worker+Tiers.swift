@@ -28,21 +28,25 @@ extension Worker {
     /// be done about it now.
     private func drainTiers() -> Bool {
         guard pager.settings.mode == .active || pager.settings.mode == .drain else { return false }
+        let now = pager.kernel.now()
         for tier in pager.store.tiers where tier.isDraining.load(ordering: .relaxed) {
             if tier.objects.load(ordering: .acquiring) == 0 {
                 remove(tier)
                 return true
             }
-            if drain(tier) { return true }
+            if tier.mayMove(at: now), drain(tier, at: now) { return true }
         }
         return false
     }
 
-    private func drain(_ tier: Tier<Port>) -> Bool {
-        guard tier.readDelay(.background, at: pager.kernel.now()) == 0 else { return false }
+    private func drain(_ tier: Tier<Port>, at now: UInt64) -> Bool {
+        guard tier.readDelay(.background, at: now) == 0,
+            pager.holdingPassLock({ pager.store.putDelay(at: now) }) ?? 0 == 0
+        else { return false }
+        let number = tier.index.number
         var dropped = 0
         let result = pager.holdingPassLock { () -> PageMover<Port>.Result in
-            let cameRound = drainHand.advance(in: pager) { region, page, entry in
+            let cameRound = drainHands[number].advance(in: pager) { region, page, entry in
                 guard entry.payload != 0, Locator(payload: entry.payload).tier == tier.index else {
                     return true
                 }
@@ -50,17 +54,21 @@ extension Worker {
                 if entry.namesCopy, pager.giveUpCopy(region, page, entry) { dropped += 1 }
                 return !mover.isFull
             }
-            if cameRound { fruitlessDrainTurns += 1 }
+            if cameRound { fruitlessDrainTurns[number] += 1 }
             return mover.isEmpty ? .init() : mover.move(outOf: tier)
         }
         // Without the lock, as `bringBack` does.
         for (region, page) in result.left {
             _ = pager.kernel.populate(start: region.address(of: page), length: UInt64(pageSize))
         }
-        if result.moved + result.left.count + dropped > 0 { fruitlessDrainTurns = 0 }
-        // What is left is in others' hands, or cannot be read now.
-        guard fruitlessDrainTurns < 2 else {
-            fruitlessDrainTurns = 0
+        if result.moved + result.left.count + dropped > 0 {
+            fruitlessDrainTurns[number] = 0
+            tier.noteMoves()
+        }
+        // What is left is in others' hands, or cannot be moved now.
+        guard fruitlessDrainTurns[number] < 2 else {
+            fruitlessDrainTurns[number] = 0
+            tier.noteFruitlessMove(at: now)
             return false
         }
         return true
@@ -68,10 +76,12 @@ extension Worker {
 
     /// Nothing is in it any more, and nothing comes.
     private func remove(_ tier: Tier<Port>) {
+        // Before its index can be another's. No read of it is under way.
+        onTierRemoved(tier)
         let retained = unsafe pager.holdingPassLock { unsafe pager.store.remove(tier.index) }
         poolCompactor.forget(tier.index)
         evictor.compaction.forget(tier.index)
-        onTierRemoved(tier)
+        drainHands[tier.index.number] = PageHand()
         pager.waitForServer()
         while !pager.store.isUnread { pager.kernel.pause() }
         unsafe retained?.release()

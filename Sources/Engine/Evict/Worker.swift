@@ -18,9 +18,10 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     var poolCompactor: PoolCompactor<Port>
     let demotion: Demotion<Port>
     let mover: PageMover<Port>
-    var drainHand = PageHand()
-    /// Turns of it since anything left a tier that is being removed.
-    var fruitlessDrainTurns = 0
+    /// For tiers that are being removed, by tier.
+    var drainHands = [PageHand](repeating: PageHand(), count: TierIndex.tiersMax + 1)
+    /// Their turns since anything left the tier.
+    var fruitlessDrainTurns = [Int](repeating: 0, count: TierIndex.tiersMax + 1)
     /// Pages are on their way between tiers.
     public internal(set) var isUnfinished = false
     /// When what a rate limit held up may go on, on the kernel's clock; nil when nothing is.
@@ -137,7 +138,7 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         let evicted = storeAccepts ? evict(plan, era, lookingAgain) : 0
         let now = pager.kernel.now()
         let delay = pager.holdingPassLock { pager.store.putDelay(at: now) } ?? 0
-        if delay > 0 { retryAt = now + delay }
+        if delay > 0 { retryAt = now + max(delay, Self.retryPauseMin) }
         return evicted
     }
 
@@ -152,6 +153,8 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         return limit != 0 && pager.cost > limit - limit / 8 ? Self.lookAgeUnderLimit : nil
     }
 
+    /// A try costs a look at all ages; the burst of a rate outlasts it. Nanoseconds.
+    private static var retryPauseMin: UInt64 { 100_000_000 }
     /// Nanoseconds.
     private static var lookAgeUnderLimit: UInt64 { 2_000_000_000 }
     /// What was in use this short ago is not cold, however idle the rest is. Nanoseconds.
@@ -186,7 +189,8 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
                 ? StampSet() : history.stamps(idleFor: idleAge, at: tracker.lookedAt),
             cost: pager.cost, limit: limit == 0 ? nil : Int(limit), surplus: surplus,
             surplusFrom: history.stamps(idleFor: Self.surplusAgeMin, at: tracker.lookedAt),
-            bytesFreedPerPage: max(pageSize - costPerPage, pageSize / 16))
+            bytesFreedPerPage: max(pageSize - costPerPage, pageSize / 16),
+            costMax: pager.store.memoryRoom)
     }
 
     private func evict(_ plan: EvictionPlan, _ era: Int, _ lookingAgain: Bool) -> Int {

@@ -120,6 +120,7 @@ public final class LivePager: Sendable {
     private func workUntilDue() {
         let due = monotonicNow() + worker.interval
         var now = monotonicNow()
+        var adjustedAt = now
         while now < due {
             let woken = wakeUp.wakeUp.wait(nanoseconds: pause(at: now, due: due))
             now = monotonicNow()
@@ -129,7 +130,10 @@ public final class LivePager: Sendable {
             } else if woken {
                 return
             } else {
-                if monotonicNow() < due { _ = worker.adjust() }
+                if now < due, now &- adjustedAt >= Self.tickNanoseconds {
+                    adjustedAt = now
+                    _ = worker.adjust()
+                }
                 worker.tidyUp()
             }
             now = monotonicNow()

@@ -96,6 +96,9 @@ extension Setup {
         let reason: String? =
             if tier.kind == .compressed || mirror.kind == .compressed {
                 "memory has no mirror and is none; mirror a file, a device or an export by another"
+            } else if tier.seal == .off {
+                "a mirrored tier is sealed, since only the seal tells which of the two is right; leave seal "
+                    + "off out, or the mirror"
             } else if mirror.mirror != nil {
                 "a mirror has no mirror of its own; leave it out"
             } else if mirror.kind == tier.kind {

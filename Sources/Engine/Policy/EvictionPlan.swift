@@ -27,10 +27,14 @@ public struct EvictionDemand: Equatable, Sendable {
     public var surplusFrom: StampSet
     /// Host bytes that the eviction of one page frees, on average so far.
     public var bytesFreedPerPage: Int
+    /// The most that pages which leave may go on costing in RAM, together; nil for no bound, 0
+    /// where they all leave it for a device. Bytes.
+    public var costMax: Int?
 
     public init(
         groups: [Group], idle: StampSet, cost: Int, limit: Int?, surplus: Int = 0,
-        surplusFrom: StampSet = StampSet(), bytesFreedPerPage: Int
+        surplusFrom: StampSet = StampSet(), bytesFreedPerPage: Int,
+        costMax: Int? = nil
     ) {
         precondition(bytesFreedPerPage > 0)
         self.groups = groups
@@ -40,6 +44,7 @@ public struct EvictionDemand: Equatable, Sendable {
         self.surplus = surplus
         self.surplusFrom = surplusFrom
         self.bytesFreedPerPage = bytesFreedPerPage
+        self.costMax = costMax
     }
 }
 
@@ -91,7 +96,11 @@ public struct EvictionPlan: Equatable, Sendable {
     private static func excess(_ demand: EvictionDemand) -> Int {
         guard let limit = demand.limit, demand.cost > limit else { return 0 }
         let bytes = demand.cost - limit + limit / headroomDivisor
-        return (bytes + demand.bytesFreedPerPage - 1) / demand.bytesFreedPerPage
+        let pages = (bytes + demand.bytesFreedPerPage - 1) / demand.bytesFreedPerPage
+        guard let costMax = demand.costMax, pages * (pageSize - demand.bytesFreedPerPage) > costMax else {
+            return pages
+        }
+        return (bytes + costMax + pageSize - 1) / pageSize
     }
 
     /// Whether pages with this stamp leave, all or some.

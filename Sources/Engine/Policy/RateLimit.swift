@@ -34,6 +34,8 @@ public enum ReadPurpose: Sendable {
     case fault
     /// A page comes early.
     case prefetch
+    /// Without it, no page can leave.
+    case room
     /// Pages move between tiers.
     case background
 
@@ -42,6 +44,7 @@ public enum ReadPurpose: Sendable {
         switch self {
         case .fault: 0
         case .prefetch: RateLimit.burst / 2
+        case .room: RateLimit.burst / 4
         case .background: RateLimit.burst / 4 * 3
         }
     }

@@ -11,21 +11,40 @@ struct DelayedPages {
         let start: UInt64
     }
 
-    /// Beyond these, accesses do not wait for their turn.
+    /// Beyond these, accesses do not wait for their turn; for a buffer they do.
     static let capacity = 1024
     fileprivate var pages: [Delayed] = []
+    /// Memory that is used in turns with that of `pages`.
+    fileprivate var others: [Delayed] = []
     /// When the first may be read, as far as is known. Nanoseconds.
     fileprivate var readyAt: UInt64 = .max
+    /// When the next part of a huge page may be.
+    var wholeReadyAt: UInt64 = 0
     /// Some wait for a buffer.
     fileprivate var awaitBuffers = false
 
-    init() { pages.reserveCapacity(Self.capacity) }
+    init() {
+        pages.reserveCapacity(Self.capacity)
+        others.reserveCapacity(Self.capacity)
+    }
+
+    func contains(_ region: Region, _ page: Int) -> Bool {
+        pages.contains { $0.page == page && $0.region === region }
+    }
 
     var isEmpty: Bool { pages.isEmpty }
 
     mutating func noteFreeBuffer() {
         if awaitBuffers { (awaitBuffers, readyAt) = (false, 0) }
     }
+
+    /// `others` are to be served; those that must wait again are appended.
+    fileprivate mutating func beginTurn() {
+        swap(&pages, &others)
+        readyAt = .max
+    }
+
+    fileprivate mutating func endTurn() { others.removeAll(keepingCapacity: true) }
 
     fileprivate mutating func append(_ one: Delayed, readyAt time: UInt64?) {
         pages.append(one)
@@ -36,22 +55,23 @@ struct DelayedPages {
 extension FaultServer {
     /// True when a stored page must wait for its turn; then it is noted.
     func delay(_ region: Region, _ page: Int, _ stored: PageEntry, isWrite: Bool) -> Bool {
-        guard delayed.pages.count < DelayedPages.capacity else { return false }
         let one = DelayedPages.Delayed(region: region, page: page, isWrite: isWrite, start: batchStart)
-        if isCrowded(by: stored) {
+        if isCrowded(by: Locator(payload: stored.payload).tier) {
             delayed.append(one, readyAt: nil)
             return true
         }
-        guard pager.store.limitsRates(of: stored) else { return false }
+        let locator = Locator(payload: stored.payload)
+        guard delayed.pages.count < DelayedPages.capacity, pager.store.limitsRates(of: locator) else {
+            return false
+        }
         let now = pager.kernel.now()
-        let delay = pager.store.readDelay(stored, .fault, at: now)
+        let delay = pager.store.readDelay(locator, .fault, at: now)
         if delay > 0 { delayed.append(one, readyAt: now + delay) }
         return delay > 0
     }
 
-    private func isCrowded(by stored: PageEntry) -> Bool {
+    func isCrowded(by tier: TierIndex) -> Bool {
         guard fetches.isScarce else { return false }
-        let tier = Locator(payload: stored.payload).tier
         return pager.store.isOnDevice(tier)
             && fetches.isCrowded(by: tier, devices: pager.store.deviceCount)
     }
@@ -60,11 +80,11 @@ extension FaultServer {
     func serveDelayed() -> Bool {
         let now = pager.kernel.now()
         guard now >= delayed.readyAt else { return false }
-        let waiting = delayed.pages
-        delayed.pages.removeAll(keepingCapacity: true)
-        delayed.readyAt = .max
+        delayed.beginTurn()
+        defer { delayed.endTurn() }
         var served = 0
-        for one in waiting {
+        for index in delayed.others.indices {
+            let one = delayed.others[index]
             guard pager.regions.find(one.region.start) === one.region else { continue }
             if fetches.freeCount == 0 {
                 delayed.append(one, readyAt: nil)
@@ -80,8 +100,11 @@ extension FaultServer {
 
     /// How long the server may sleep when no message comes, in nanoseconds: `tick`, or less.
     public func pause(tick: UInt64) -> UInt64 {
-        guard !delayed.isEmpty else { return tick }
+        let wholeReadyAt = whole == nil ? 0 : delayed.wholeReadyAt
+        guard !delayed.isEmpty || wholeReadyAt > 0 else { return tick }
         let now = pager.kernel.now()
-        return delayed.readyAt > now ? min(tick, delayed.readyAt - now) : 0
+        let pagesReadyAt = delayed.isEmpty ? .max : delayed.readyAt
+        let readyAt = wholeReadyAt > 0 ? min(pagesReadyAt, wholeReadyAt) : pagesReadyAt
+        return readyAt > now ? min(tick, readyAt - now) : 0
     }
 }

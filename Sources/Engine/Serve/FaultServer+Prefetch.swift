@@ -28,8 +28,7 @@ extension FaultServer {
         for page in now where fetches.freeCount > Self.buffersForFaults {
             let entry = region.table[page]
             guard entry.state == .stored,
-                !pager.store.limitsRates(of: entry)
-                    || pager.store.readDelay(entry, .prefetch, at: pager.kernel.now()) == 0
+                mayPrefetch(Locator(payload: entry.payload))
             else { continue }
             let arriving = entry.becoming(.arriving)
             guard pager.transition(region, page, from: entry, to: arriving) else { continue }
@@ -40,6 +39,11 @@ extension FaultServer {
         let rest = now.endIndex..<pages.upperBound
         ahead = rest.isEmpty ? nil : (region, rest)
         return true
+    }
+
+    private func mayPrefetch(_ locator: Locator) -> Bool {
+        !pager.store.limitsRates(of: locator)
+            || pager.store.readDelay(locator, .prefetch, at: pager.kernel.now()) == 0
     }
 
     private static var prefetchesPerTurn: Int { 4 }

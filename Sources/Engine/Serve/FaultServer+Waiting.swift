@@ -83,6 +83,7 @@ extension FaultServer {
             }
             guard fetches.freeCount > 0 else { break }
             switch region.table[page].state {
+            case .stored where delayed.contains(region, page): break
             case .stored, .staged, .poisoned, .resident:
                 serve(region, page, isWrite: false, isProtected: isProtected)
             case .leaving, .wanted, .rescuing, .punching, .arriving, .placing, .filling, .discarding:

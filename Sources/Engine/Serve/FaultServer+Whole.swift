@@ -52,13 +52,9 @@ extension FaultServer {
             let wanted = wholesWanted.removeFirst()
             let region = wanted.region
             guard pager.regions.find(region.start) === region else { continue }
-            let entry = region.table[wanted.head]
-            // If it is not stored any more, whoever took it wakes the access.
-            guard entry.state == .stored else { continue }
             // Before it arrives: see `Pager.wholeInHand`.
             pager.wholeInHand.store(region.address(of: wanted.head), ordering: .sequentiallyConsistent)
-            let arriving = entry.becoming(.arriving)
-            guard pager.transition(region, wanted.head, from: entry, to: arriving) else {
+            guard let arriving = takeHead(region, wanted.head) else {
                 pager.wholeInHand.store(0, ordering: .sequentiallyConsistent)
                 continue
             }
@@ -71,6 +67,18 @@ extension FaultServer {
         return true
     }
 
+    /// Its head's entry once it is `arriving`; nil when it is not stored any more: whoever took it
+    /// wakes the access. An entry that only moved within the store is tried again, since its
+    /// message has been used up.
+    private func takeHead(_ region: Region, _ head: Int) -> PageEntry? {
+        while true {
+            let entry = region.table[head]
+            guard entry.state == .stored else { return nil }
+            let arriving = entry.becoming(.arriving)
+            if pager.transition(region, head, from: entry, to: arriving) { return arriving }
+        }
+    }
+
     private func countParts(_ change: Int) {
         for part in wholeParts { pager.counters.stored(part.tier, change: change) }
     }
@@ -80,11 +88,10 @@ extension FaultServer {
         guard var fetch = whole else { return false }
         let region = fetch.wanted.region
         let isWanted = region.table[fetch.wanted.head] == fetch.entry
-        while isWanted, fetch.failure == nil, fetch.asked < wholeParts.count,
-            fetches.freeCount > Self.buffersForFaults
-        {
-            let index = fetches.take()
+        while isWanted, fetch.failure == nil, fetch.asked < wholeParts.count {
             let part = wholeParts[fetch.asked]
+            guard mayAsk(for: part, underWay: fetch.pending) else { break }
+            let index = fetches.take()
             let page = fetch.wanted.head + fetch.asked
             let buffer = partBuffer(of: region, page, fetches.buffer(index))
             switch pager.store.get(part, region.identity(of: page), into: buffer, token: UInt64(index)) {
@@ -107,6 +114,17 @@ extension FaultServer {
         whole = fetch
         let isAsked = !isWanted || fetch.failure != nil || fetch.asked == wholeParts.count
         return isAsked && fetch.pending == 0
+    }
+
+    /// Parts on devices leave buffers to other faults, and keep to the rates.
+    private func mayAsk(for part: Locator, underWay: Int) -> Bool {
+        guard pager.store.isOnDevice(part.tier) else { return fetches.freeCount > 0 }
+        guard underWay < Self.buffersForFaults, !isCrowded(by: part.tier) else { return false }
+        guard pager.store.limitsRates(of: part) else { return true }
+        let now = pager.kernel.now()
+        let delay = pager.store.readDelay(part, .fault, at: now)
+        delayed.wholeReadyAt = delay == 0 ? 0 : now + delay
+        return delay == 0
     }
 
     /// Where a part is read to: at once to where it is placed from.

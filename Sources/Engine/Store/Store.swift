@@ -108,6 +108,7 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
     /// still hold it. Worker thread, under the pass lock.
     func remove(_ index: TierIndex) -> Unmanaged<Tier<Port>>? {
         precondition(table[index]?.objects.load(ordering: .acquiring) == 0, "a tier is gone too early")
+        answers.removeAll(keepingCapacity: true)
         return unsafe table.remove(index)
     }
 
@@ -202,14 +203,12 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
 
     /// Whether a stored page's tier may do only so much to its device.
     @inline(__always)
-    func limitsRates(of stored: PageEntry) -> Bool {
-        let locator = Locator(payload: stored.payload)
-        return locator.tier != .sameFilled && table[locator.tier]?.isLimited ?? false
+    func limitsRates(of locator: Locator) -> Bool {
+        locator.tier != .sameFilled && table[locator.tier]?.isLimited ?? false
     }
 
     /// How long a read of a stored page must wait for its turn, in nanoseconds.
-    func readDelay(_ stored: PageEntry, _ purpose: ReadPurpose, at now: UInt64) -> UInt64 {
-        let locator = Locator(payload: stored.payload)
+    func readDelay(_ locator: Locator, _ purpose: ReadPurpose, at now: UInt64) -> UInt64 {
         // The entry may have been moved, and its tier be gone, by now: then it is not this one's turn.
         guard locator.tier != .sameFilled, let tier = table[locator.tier] else { return 0 }
         return tier.readDelay(purpose, at: now)
@@ -302,6 +301,18 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
         var sum = words.usedBytes
         table.forEach { sum += $0.backing.heldBytes }
         return sum
+    }
+
+    /// What tiers in memory may still come to hold, in bytes; nil for no bound. Worker thread,
+    /// under the pass lock.
+    var memoryRoom: Int? {
+        var room = 0
+        for index in order {
+            guard let tier = table[index], tier.backing.device == nil else { continue }
+            if tier.maxBytes == 0 { return nil }
+            room += max(0, tier.maxBytes - tier.backing.heldBytes)
+        }
+        return room
     }
 
     /// Memory of the bookkeeping, in bytes. Worker thread only.

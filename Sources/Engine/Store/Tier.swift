@@ -29,6 +29,9 @@ public final class Tier<Port: KernelPort>: @unchecked Sendable {
     private var full: Full?
     /// Its oldest pages are moving on.
     var isDemoting = false
+    /// When it is worth trying to move pages out of it again.
+    private var moveRetryAt: UInt64 = 0
+    private var movePause: UInt64 = 0
     private let condition = Atomic<UInt8>(0)
 
     private struct Full {
@@ -73,9 +76,9 @@ public final class Tier<Port: KernelPort>: @unchecked Sendable {
     func writeDelay(at now: UInt64) -> UInt64 { rates?.writeDelay(at: now) ?? 0 }
 
     /// Whether some of what it has may be written anew.
-    func mayRewrite(at now: UInt64) -> Bool {
+    func mayRewrite(_ purpose: ReadPurpose, at now: UInt64) -> Bool {
         guard let rates else { return true }
-        return rates.readDelay(.background, at: now) == 0 && rates.writeDelay(at: now) == 0
+        return rates.readDelay(purpose, at: now) == 0 && rates.writeDelay(at: now) == 0
     }
 
     /// Any thread.
@@ -87,6 +90,7 @@ public final class Tier<Port: KernelPort>: @unchecked Sendable {
     /// Asking a tier for room costs a compression, so a full one is left alone for so long, or
     /// until it has a little less to keep. Nanoseconds.
     private static var fullPause: UInt64 { 1_000_000_000 }
+    private static var movePauseMax: UInt64 { 30_000_000_000 }
 
     /// Whether it is worth asking. Worker thread only.
     func accepts(at now: UInt64) -> Bool {
@@ -108,12 +112,21 @@ public final class Tier<Port: KernelPort>: @unchecked Sendable {
         } else if answers.taken > 0 {
             health.record(nil, index, region, at: now, host: host)
         }
-        let seen: Condition =
-            health.isFailing && answers.failure != nil ? .failing : full != nil ? .full : .active
+        let seen: Condition = full != nil ? .full : health.isFailing ? .failing : .active
         condition.store(seen.rawValue, ordering: .relaxed)
     }
 
-    // MARK: Demotion
+    // MARK: Moving on
+
+    /// Nothing could be moved out of it: it is tried again after a while. Worker thread only.
+    func noteFruitlessMove(at now: UInt64) {
+        movePause = min(max(Self.fullPause, movePause * 2), Self.movePauseMax)
+        moveRetryAt = now + movePause
+    }
+
+    func noteMoves() { (movePause, moveRetryAt) = (0, 0) }
+
+    func mayMove(at now: UInt64) -> Bool { now >= moveRetryAt }
 
     /// Bytes to which demotion brings it, once `needsDemotion`; nil without a ceiling.
     /// `pages`: of which it is the only home. Worker thread only.

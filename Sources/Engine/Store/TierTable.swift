@@ -17,7 +17,7 @@ final class TierTable<Port: KernelPort>: Sendable {
 
     /// A free index; nil when all are taken. Control thread.
     var freeIndex: TierIndex? {
-        (1...TierIndex.tiersMax).map(TierIndex.init).first { self[$0] == nil }
+        (1...TierIndex.tiersMax).first { slots[$0].load(ordering: .relaxed) == 0 }.map(TierIndex.init)
     }
 
     /// Control thread.
