@@ -18,6 +18,7 @@ extension Pager {
         forEachChunk(region, pages) { chunk, part in
             // What fills the hole has an age of its own, also where holes fill unnoticed.
             region.ages.forget(part)
+            if tracking, region.guard.leavesWhole { removeMarks(region, part) }
             guard region.chunks.endDiscard(chunk) else { return }
             for page in heads(region, part) {
                 let entry = region.table[page]
@@ -30,6 +31,31 @@ extension Pager {
                 start: region.address(of: part.lowerBound), length: UInt64(part.count * pageSize))
         }
     }
+
+    /// An armed huge page of hugetlbfs leaves a mark in the page table when it is unmapped. Where
+    /// holes do not fault to us, Linux fills one over the mark with a page that looks armed, on
+    /// which reads go unnoticed, and writes fault for ever without a message
+    /// (`hugetlb_no_page`, `hugetlb_wp`). Disarming removes the mark, and mends such a page.
+    private func removeMarks(_ region: Region, _ pages: Range<Int>) {
+        let start = region.address(of: pages.lowerBound)
+        let length = UInt64(pages.count * pageSize)
+        var tries = 0
+        while true {
+            switch kernel.disarm(start: start, length: length) {
+            case .placed, .alreadyThere: return
+            case .busy: break
+            case .failed(let errno):
+                tries += 1
+                guard tries < Self.disarmsMax else {
+                    return host.log(
+                        .warning, "\(region.name): cannot disarm discarded memory (\(errno.text))")
+                }
+            }
+            kernel.pause()
+        }
+    }
+
+    private static var disarmsMax: Int { 100 }
 
     /// The pages whose entries speak for a range.
     private func heads(_ region: Region, _ pages: Range<Int>) -> StrideTo<Int> {

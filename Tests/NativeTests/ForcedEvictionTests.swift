@@ -151,15 +151,6 @@ extension CompactionLimits {
     }
 }
 
-private let hasReadWriteProtection = (try? KernelFeatures.probe().readWriteProtection) ?? false
-
-/// Enough of them are free for the memory of one test.
-private let hasHugePages: Bool = {
-    let text = try? String(contentsOfFile: "/proc/meminfo", encoding: .utf8)
-    let line = text?.split(separator: "\n").first { $0.hasPrefix("HugePages_Free:") }
-    return line?.split(separator: " ").last.flatMap { Int($0) } ?? 0 >= 48
-}()
-
 private func expectedGuard(_ choice: PagerOptions.GuardChoice, _ kind: MemoryKind) -> Guard {
     switch choice {
     case .automatic, .move, .minor: kind == .sharedHuge ? .minorHuge : kind == .shared ? .minor : .move

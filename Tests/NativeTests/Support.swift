@@ -64,3 +64,12 @@ func isTmpfs(_ folder: String) -> Bool {
         return fields.count > 2 && fields[1] == folder && fields[2] == "tmpfs"
     }
 }
+
+let hasReadWriteProtection = (try? KernelFeatures.probe().readWriteProtection) ?? false
+
+/// Enough of them are free for the memory of one test.
+let hasHugePages: Bool = {
+    let text = try? String(contentsOfFile: "/proc/meminfo", encoding: .utf8)
+    let line = text?.split(separator: "\n").first { $0.hasPrefix("HugePages_Free:") }
+    return line?.split(separator: " ").last.flatMap { Int($0) } ?? 0 >= 48
+}()

@@ -17,6 +17,15 @@ extension SimulatedKernel {
                     sleep(Sleeper(space, page, kind, isWrite: isWrite))
                     continue
                 }
+                if space[page].isStale {
+                    if isWrite {
+                        faultForever(space, page)
+                        continue
+                    }
+                    for page in space.unit(of: page) { space[page].touchedAt = scheduler.now }
+                    body()
+                    return .done
+                }
                 // Reads leave a page that is protected against writes as it is.
                 if protection == .readWrite || isWrite { space.touch(page, at: scheduler.now) }
                 if isWrite { space[page].isMerged = false }
@@ -27,12 +36,21 @@ extension SimulatedKernel {
             case .poisoned:
                 return .machineCheck
             case .absent where !space[page].missing:
-                for page in space.unit(of: page) { space.fill(page) }
+                space.fillUnit(of: page)
             case .absent:
                 let kind: FaultKind = space[page].cached ? .minor : .missing
                 sleep(Sleeper(space, space.unit(of: page).lowerBound, kind, isWrite: isWrite))
             }
         }
+    }
+
+    /// A write to a page that Linux filled over a mark repeats until somebody mends that.
+    private func faultForever(_ space: Space, _ page: Int) {
+        note("faults on", page)
+        let last = scheduler.steps + 20_000
+        let scheduler = scheduler
+        scheduler.block { !space[page].isStale || scheduler.steps > last }
+        if space[page].isStale { scheduler.fail("a write to page \(page) does not end") }
     }
 
     private func sleep(_ sleeper: Sleeper) {

@@ -15,7 +15,6 @@ extension SimulatedKernel {
         if !space.isWhole(pages) { scheduler.fail("a part of a huge page is zapped") }
         inPieces(space, pages) { page in
             if sabotage == .zapLeavesMapped { return }
-            space[page].isMarked = space.isHugetlb && (space[page].armed || space[page].isMarked)
             // A touch since the last scan is lost.
             if space[page].touchedAt > space[page].scannedAt { space[page].touchedAt = space[page].idleSince }
             space.unmap(page)

@@ -17,6 +17,7 @@ extension SimulatedKernel {
             // There is no atomic scan-and-arm: a touch since the scan goes unnoticed.
             if space[page].touchedAt > space[page].scannedAt { space[page].touchedAt = space[page].idleSince }
             space[page].armed = true
+            space[page].isStale = false
         }
         note("arm", pages.lowerBound, pages.count)
         return nil
@@ -70,6 +71,7 @@ extension SimulatedKernel {
             if !space.isHugetlb { space.split(page) }
             space[page].armed = false
             space[page].isMarked = false
+            space[page].isStale = false
             // Whoever waited for that faults again, if it is not all that stops it.
             onSettled(space, page)
         }

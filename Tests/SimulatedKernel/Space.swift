@@ -27,6 +27,9 @@ public struct PTE: Sendable {
     public var scannedAt: UInt64 = 0
     /// Hugetlbfs: it was armed when it was unmapped, and the page table says so. Looks like swap.
     public var isMarked = false
+    /// Hugetlbfs: filled by the kernel over such a mark. Looks armed, is read unnoticed, and
+    /// cannot be written before it is armed or disarmed.
+    public var isStale = false
     /// When it was last swapped out.
     public var swappedAt: UInt64 = 0
 
@@ -180,6 +183,17 @@ public struct PTE: Sendable {
         self[page].cached = isShared
         self[page].isHuge = isHugetlb
         self[page].isMarked = false
+        self[page].isStale = false
+    }
+
+    /// Fills what a page's access finds missing, as the kernel does where nobody else is asked.
+    func fillUnit(of page: Int) {
+        for page in unit(of: page) {
+            let isStale = self[page].isMarked
+            fill(page)
+            self[page].isStale = isStale
+            self[page].armed = isStale
+        }
     }
 
     /// The page is gone, and its memory reads as zeros.
@@ -197,7 +211,9 @@ public struct PTE: Sendable {
     /// The page is not mapped any more.
     func unmap(_ page: Int) {
         split(page)
+        if isHugetlb, self[page].armed { self[page].isMarked = true }
         self[page].state = .absent
+        self[page].isStale = false
         self[page].armed = false
         self[page].isMerged = false
     }
