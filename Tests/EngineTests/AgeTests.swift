@@ -9,6 +9,7 @@ struct AgeMapTests {
         let map: AgeMap
         init(_ pageCount: Int) throws(Errno) { map = try AgeMap(pageCount: pageCount) }
         var all: [UInt8] { (0..<map.pageCount).map { map[$0] } }
+        func mayHold(_ stamp: UInt8, _ pages: Range<Int>) -> Bool { map.mayHold(StampSet([stamp]), pages) }
     }
 
     @Test("are what was last said of each page, in whatever ranges", arguments: UInt64(1)...20)
@@ -80,10 +81,76 @@ struct AgeMapTests {
         var returned = [Int](repeating: 0, count: AgeMap.stampCount)
         ages.map.stamp(0..<4 * 8192, 5, returned: &returned)
         #expect(returned[Int(AgeMap.absent)] == 4 * 8192)
-        #expect(ages.map.trim() == 4 * pageSize)
+        // Notes of what changed take a page for 8 GiB, and are kept.
+        #expect(ages.map.trim() == 5 * pageSize)
         ages.map.forget(8192..<3 * 8192)
-        #expect(ages.map.trim() == 2 * pageSize)
+        #expect(ages.map.trim() == 3 * pageSize)
         #expect(ages.map[8192] == AgeMap.absent && ages.map[0] == 5)
+        // So do the counts, for 512 MiB.
+        var counts = [Int](repeating: 0, count: AgeMap.stampCount)
+        ages.map.sweep(nil, into: &counts)
+        #expect(counts[5] == 2 * 8192)
+        #expect(ages.map.trim() == 4 * pageSize)
+        ages.map.forget(0..<4 * 8192)
+        ages.map.sweep(nil, into: &counts)
+        #expect(ages.map.trim() == pageSize)
+    }
+
+    @Test("are counted right whatever changed since the last count", arguments: UInt64(1)...20)
+    func counts(seed: UInt64) throws {
+        var random = Generator(seed)
+        let ages = try Ages(1 + random.below(5000))
+        let others = try PageSet(pageCount: ages.map.pageCount)
+        var expected = [UInt8](repeating: AgeMap.absent, count: ages.map.pageCount)
+        for _ in 0..<100 {
+            for _ in 0..<random.below(4) {
+                let first = random.below(expected.count)
+                let range = first..<min(expected.count, first + 1 + random.below(700))
+                let stamp = UInt8(random.below(AgeMap.stampCount))
+                switch random.below(4) {
+                case 0: ages.map.set(range, stamp)
+                case 1: others.insert(range)
+                case 2: others.remove(range)
+                default: ages.map[first] = stamp
+                }
+            }
+            expected = ages.all
+            var relabel: Relabel?
+            if random.below(2) == 0 {
+                let from = UInt8(1 + random.below(14))
+                relabel = Relabel(from: from, into: from % 14 + 1)
+                for page in expected.indices where expected[page] == from { expected[page] = from % 14 + 1 }
+            }
+            var counts = [Int](repeating: 0, count: AgeMap.stampCount)
+            ages.map.sweep(relabel, except: others, into: &counts)
+            #expect(ages.all == expected, "seed \(seed)")
+            for stamp in 1..<AgeMap.stampCount {
+                let wanted = expected.indices.count { Int(expected[$0]) == stamp && !others.contains($0) }
+                #expect(counts[stamp] == wanted, "seed \(seed), stamp \(stamp)")
+            }
+            let first = random.below(expected.count)
+            let range = first..<min(expected.count, first + 512)
+            let stamp = UInt8(1 + random.below(AgeMap.stampCount - 1))
+            if expected[range].contains(stamp) { #expect(ages.mayHold(stamp, range)) }
+            ages.map[first] = stamp
+            #expect(ages.mayHold(stamp, range))
+        }
+    }
+
+    @Test("of parts that hold nothing wanted are not looked at")
+    func holdsNothing() throws {
+        let ages = try Ages(4 * 512)
+        ages.map.set(0..<512, 3)
+        ages.map.set(512..<4 * 512, 7)
+        var counts = [Int](repeating: 0, count: AgeMap.stampCount)
+        ages.map.sweep(nil, into: &counts)
+        #expect(ages.mayHold(3, 0..<512))
+        #expect(!ages.mayHold(3, 512..<1024))
+        // A range may lie across two parts.
+        #expect(ages.mayHold(3, 300..<812))
+        ages.map.sweep(Relabel(from: 7, into: 3), into: &counts)
+        #expect(ages.mayHold(3, 512..<1024))
+        #expect(!ages.mayHold(7, 512..<1024))
     }
 }
 

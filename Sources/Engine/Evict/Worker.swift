@@ -255,6 +255,8 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     ) {
         candidates.removeAll(keepingCapacity: true)
         let pages = region.pages(ofHugePage: hugePage)
+        // Nearly all there are: nothing in them has changed since they were counted.
+        guard region.ages.mayHold(choice.leaving, pages) else { return }
         // To store what the host has swapped out, it would have to come back first.
         let age = { region.swapped.contains($0) ? AgeMap.absent : region.ages[$0] }
         guard pages.contains(where: { choice.mayLeave(age($0)) }) else { return }

@@ -25,6 +25,13 @@ public struct EvictionChoice: Sendable {
         plan.whole.contains(stamp) || quota > 0 && stamp == plan.part
     }
 
+    /// The stamps of pages that may still leave.
+    public var leaving: StampSet {
+        var stamps = plan.whole
+        if quota > 0 { stamps.insert(plan.part) }
+        return stamps
+    }
+
     /// Appends those `pages` of one huge page that leave, ascending. `hasCopy`: the store
     /// has kept a copy of the page.
     public mutating func pick(

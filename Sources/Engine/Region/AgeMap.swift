@@ -10,6 +10,7 @@ import Synchronization
 @safe public struct AgeMap: ~Copyable, @unchecked Sendable {
     private let mapping: Mapping
     private let words: UnsafeMutablePointer<Atomic<UInt64>>
+    private let tally: AgeCounts
     public let pageCount: Int
 
     /// Neither resident nor swapped out by the host, as far as was last seen.
@@ -26,8 +27,10 @@ import Synchronization
 
     public init(pageCount: Int) throws(Errno) {
         let wordCount = (pageCount + Self.pagesPerWord - 1) / Self.pagesPerWord
-        mapping = try Mapping(length: roundUp(wordCount * 8, to: pageSize))
+        let mapping = try Mapping(length: roundUp(wordCount * 8, to: pageSize))
+        tally = try AgeCounts(wordCount: wordCount)
         unsafe words = mapping.base.assumingMemoryBound(to: Atomic<UInt64>.self)
+        self.mapping = mapping
         self.pageCount = pageCount
     }
 
@@ -48,17 +51,23 @@ import Synchronization
     @inline(__always)
     private static func shift(_ page: Int) -> UInt64 { UInt64(page % pagesPerWord * 4) }
 
-    /// Changes a word that others may be changing too.
+    /// Changes a word that others may be changing too, and has it counted anew.
     @inline(__always)
     private func update(_ index: Int, _ change: (UInt64) -> UInt64) {
+        if replace(index, change) { tally.noteChange(ofWord: index) }
+    }
+
+    /// True when that changed anything.
+    @inline(__always)
+    private func replace(_ index: Int, _ change: (UInt64) -> UInt64) -> Bool {
         var old = unsafe words[index].load(ordering: .relaxed)
         while true {
             let new = change(old)
             // Memory that says so already is not written: it may not even be there.
-            if new == old { return }
+            if new == old { return false }
             let answer = unsafe words[index].weakCompareExchange(
                 expected: old, desired: new, ordering: .relaxed)
-            if answer.exchanged { return }
+            if answer.exchanged { return true }
             old = answer.original
         }
     }
@@ -155,22 +164,60 @@ import Synchronization
     }
 
     /// Counts resident pages by stamp, those of `others` left out, and replaces one stamp
-    /// by another on the way.
+    /// by another on the way. Costs what has changed since the last time. For one thread at a
+    /// time, the holder of the pass lock.
     public func sweep(_ relabel: Relabel?, except others: PageSet? = nil, into counts: inout [Int]) {
         let others = others.flatMap { $0.count > 0 ? $0 : nil }
-        for index in 0..<(pageCount + Self.pagesPerWord - 1) / Self.pagesPerWord {
-            if let relabel {
-                update(index) { Self.relabel($0, relabel) }
+        for part in 0..<tally.partCount {
+            let words = words(ofPart: part)
+            let isChanged = tally.takeChange(part)
+            var isRelabelled = false
+            if let relabel, isChanged || tally.pages(part, relabel.from) > 0 {
+                for index in words where replace(index, { Self.relabel($0, relabel) }) { isRelabelled = true }
             }
-            var word = unsafe words[index].load(ordering: .relaxed)
-            if let others { word &= ~Self.mask(ofPages: others.bits(ofWord: index)) }
-            if word == word & 15 * Self.ones {
-                if word != 0 { counts[Int(word & 15)] += Self.pagesPerWord }
-                continue
+            if isChanged || isRelabelled { tally.set(part, count(words)) }
+            if let others, words.contains(where: { others.bits(ofWord: $0) != 0 }) {
+                let counted = count(words, except: others)
+                for stamp in 1..<Self.stampCount { counts[stamp] += counted[stamp] }
+            } else {
+                tally.add(part, to: &counts)
             }
-            Self.count(word, ~0, &counts)
         }
         counts[Int(Self.absent)] = 0
+    }
+
+    /// Whether any of the pages may have one of the stamps. False is sure as of the last `sweep`.
+    @inline(__always)
+    public func mayHold(_ stamps: StampSet, _ pages: Range<Int>) -> Bool {
+        guard let last = pages.last else { return false }
+        let pagesPerPart = AgeCounts.wordsPerPart * Self.pagesPerWord
+        for part in pages.lowerBound / pagesPerPart...last / pagesPerPart {
+            if tally.hasChanged(part) { return true }
+            for stamp in 1..<UInt8(Self.stampCount) where stamps.contains(stamp) {
+                if tally.pages(part, stamp) > 0 { return true }
+            }
+        }
+        return false
+    }
+
+    private func words(ofPart part: Int) -> Range<Int> {
+        let first = part * AgeCounts.wordsPerPart
+        let count = (pageCount + Self.pagesPerWord - 1) / Self.pagesPerWord
+        return first..<min(first + AgeCounts.wordsPerPart, count)
+    }
+
+    private func count(_ words: Range<Int>, except others: PageSet? = nil) -> [Int] {
+        var counts = [Int](repeating: 0, count: Self.stampCount)
+        for index in words {
+            var word = unsafe self.words[index].load(ordering: .relaxed)
+            if let others { word &= ~Self.mask(ofPages: others.bits(ofWord: index)) }
+            if word == word & 15 * Self.ones {
+                counts[Int(word & 15)] += Self.pagesPerWord
+            } else {
+                Self.count(word, ~0, &counts)
+            }
+        }
+        return counts
     }
 
     /// Four bits for each one bit.
@@ -192,10 +239,10 @@ import Synchronization
     /// Gives memory back that speaks of absent pages only; returns the bytes of host
     /// memory that are left. A page that arrives meanwhile may lose its age, which it
     /// gets again on the next visit. Worker thread only.
-    public func trim() -> Int { mapping.trimBlank() }
+    public func trim() -> Int { mapping.trimBlank() + tally.trim() }
 
     /// Host memory behind it, in bytes.
-    public var residentBytes: Int { mapping.residentBytes }
+    public var residentBytes: Int { mapping.residentBytes + tally.residentBytes }
 }
 
 /// Two stamps become one: their times are told apart no more.

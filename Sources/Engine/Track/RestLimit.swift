@@ -8,9 +8,9 @@
 /// there stays far below that; a scan, or another phase of a program, does not.
 public struct RestLimit: Sendable {
     /// The longest rest now, in passes; one less than a power of two.
-    public private(set) var passes: UInt8
+    public private(set) var passes: UInt16
     /// The longest rest ever, in passes.
-    public let longest: UInt8
+    public let longest: UInt16
     private var latePages = 0
     private var passesOfWindow = 0
     /// Calm windows in a row, and those wanted before rests are made longer.
@@ -20,13 +20,19 @@ public struct RestLimit: Sendable {
     /// An idle age, mostly (`PassInterval`).
     private static let window = 8
     private static let patienceMax = 8
-    /// Huge pages looked at in each pass for the sake of finding out. They cost little, and
-    /// a small block has no more to look at.
-    private static let samples = 32
+    /// Huge pages looked at in each pass for the sake of finding out, in blocks of whatever size.
+    /// A small block has no more to look at.
+    private static let samples = 16
+    private static let longestMin: UInt16 = 15
+    private static let longestMax: UInt16 = 1023
 
     /// For a block of so many huge pages.
     public init(hugePages: Int) {
-        longest = hugePages >= 64 * Self.samples ? 63 : hugePages >= 32 * Self.samples ? 31 : 15
+        var longest = Self.longestMin
+        while longest < Self.longestMax, (Int(longest) + 1) * 2 * Self.samples <= hugePages {
+            longest = longest * 2 + 1
+        }
+        self.longest = longest
         passes = longest
     }
 

@@ -5,31 +5,31 @@ import Synchronization
 /// touched is visited half as often from then on, as seldom as `RestLimit` allows; a touch, or
 /// a page that comes back from the store, and it is visited on every pass again.
 ///
-/// Those at the longest rest take turns, so that each pass looks at a share of them, spread
-/// over the whole block: what changes in many places at once is noticed at the next pass.
+/// Those that rest take turns, so that each pass looks at a share of them, spread over the whole
+/// block: what changes in many places at once is noticed at the next pass.
 @safe public final class VisitSchedule: @unchecked Sendable {
     private let mapping: Mapping
     /// Passes to leave out before the next visit.
-    private let pauses: UnsafeMutablePointer<Atomic<UInt8>>
+    private let pauses: UnsafeMutablePointer<Atomic<UInt16>>
     /// The pause that the last visit led to; worker thread only.
-    private let lastPauses: UnsafeMutablePointer<UInt8>
-    /// The pass of the last visit, modulo 256; worker thread only.
-    private let visits: UnsafeMutablePointer<UInt8>
+    private let lastPauses: UnsafeMutablePointer<UInt16>
+    /// The pass of the last visit, modulo 65,536; worker thread only.
+    private let visits: UnsafeMutablePointer<UInt16>
     /// Huge pages.
     public let count: Int
     public private(set) var limit: RestLimit
-    private var pass: UInt8 = 0
+    private var pass: UInt16 = 0
     /// The huge page in which something touched was found last, and the passes that it had
     /// been left out.
     private var found = (index: -1, lateBy: 0)
     private var latePasses = 0
 
     public init(count: Int) throws(Errno) {
-        let part = roundUp(count, to: pageSize)
+        let part = roundUp(count * MemoryLayout<UInt16>.stride, to: pageSize)
         mapping = try Mapping(length: 3 * part)
-        unsafe pauses = mapping.base.assumingMemoryBound(to: Atomic<UInt8>.self)
-        unsafe lastPauses = (mapping.base + part).assumingMemoryBound(to: UInt8.self)
-        unsafe visits = (mapping.base + 2 * part).assumingMemoryBound(to: UInt8.self)
+        unsafe pauses = mapping.base.assumingMemoryBound(to: Atomic<UInt16>.self)
+        unsafe lastPauses = (mapping.base + part).assumingMemoryBound(to: UInt16.self)
+        unsafe visits = (mapping.base + 2 * part).assumingMemoryBound(to: UInt16.self)
         self.count = count
         limit = RestLimit(hugePages: count)
     }
@@ -63,13 +63,12 @@ import Synchronization
 
     /// Nothing was touched in the huge page.
     public func wasQuiet(_ index: Int) {
-        let longest = limit.passes
-        let pause = min(unsafe lastPauses[index] * 2 + 1, longest)
-        // Visits at the longest rest fall to the passes whose number and the index add up to
-        // a multiple of their distance, which is a power of two.
-        let turn = longest - (pass &+ UInt8(truncatingIfNeeded: index)) & longest
+        let pause = min(unsafe lastPauses[index] * 2 + 1, limit.passes)
+        // Visits fall to the passes whose number and the index add up to a multiple of their
+        // distance, which is a power of two: so neighbours never rest all at the same time.
         unsafe lastPauses[index] = pause
-        unsafe pauses[index].store(pause == longest ? turn : pause, ordering: .relaxed)
+        unsafe pauses[index].store(
+            pause - (pass &+ UInt16(truncatingIfNeeded: index)) & pause, ordering: .relaxed)
         unsafe visits[index] = pass
     }
 
