@@ -83,11 +83,27 @@ extension Evictor {
         return errno == nil && isMapped
     }
 
+    /// Pages that are put at a time. An access to the huge page in the meantime is likely, where
+    /// it is a limit that makes it leave: then the rest is not compressed in vain.
+    private static var pagesPerPut: Int { 128 }
+
     /// Puts the copy into the store, page by page. True when it has all of them; otherwise the
     /// huge page goes back, and `dropPut` must follow.
     private func storeWhole(_ region: Region, _ head: Int, _ buffer: WholeBuffer) -> Bool {
-        guard region.table[head].state == .staged else { return false }
-        for index in 0..<region.unitPages {
+        for first in stride(from: 0, to: region.unitPages, by: Self.pagesPerPut) {
+            guard region.table[head].state == .staged,
+                storePart(region, head, buffer, first..<first + Self.pagesPerPut)
+            else { return false }
+        }
+        return true
+    }
+
+    private func storePart(
+        _ region: Region, _ head: Int, _ buffer: WholeBuffer, _ part: Range<Int>
+    ) -> Bool {
+        batch.toStore.removeAll(keepingCapacity: true)
+        batch.puts.removeAll(keepingCapacity: true)
+        for index in part {
             let contents = unsafe buffer.contents(of: index)
             let word = unsafe sameFilledWord(contents).flatMap { pager.store.words.put($0) }
             batch.locators.append(word.map { Locator(tier: .sameFilled, place: $0) })
