@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -98,6 +99,50 @@ int bench_make_shared(void *base, uint64_t length)
 int bench_map_shared(void *base, uint64_t length)
 {
     return make_shared(base, length, false);
+}
+
+/* Huge pages of hugetlbfs cannot be written by pwrite: by a mapping of their own. */
+static int copy_to_hugetlb(int fd, const void *contents, uint64_t length)
+{
+    void *other = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (other == MAP_FAILED) {
+        return -errno;
+    }
+    memcpy(other, contents, length);
+    munmap(other, length);
+    return 0;
+}
+
+static int make_hugetlb(void *base, uint64_t length, bool keeps_contents)
+{
+    enum { HUGETLB_2MB = 4 | 21 << 26 }; /* MFD_HUGETLB, MFD_HUGE_2MB */
+    int fd = (int)syscall(SYS_memfd_create, "bench", 1u /* MFD_CLOEXEC */ | HUGETLB_2MB);
+    if (fd < 0) {
+        return -errno;
+    }
+    int answer = ftruncate(fd, (off_t)length) < 0 ? -errno : 0;
+    if (answer == 0 && keeps_contents) {
+        answer = copy_to_hugetlb(fd, base, length);
+    }
+    if (answer == 0 && mmap(base, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) ==
+                           MAP_FAILED) {
+        answer = -errno;
+    }
+    if (answer < 0) {
+        close(fd);
+        return answer;
+    }
+    return fd;
+}
+
+int bench_map_hugetlb(void *base, uint64_t length)
+{
+    return make_hugetlb(base, length, false);
+}
+
+int bench_make_hugetlb(void *base, uint64_t length)
+{
+    return make_hugetlb(base, length, true);
 }
 
 void bench_write(void *base, uint32_t page)

@@ -5,19 +5,25 @@ import Kernel
 /// One guard on its kind of memory, with the tracker that goes with it.
 struct GuardCell {
     let choice: PagerOptions.GuardChoice
-    let isShared: Bool
+    let memory: Memory
     let tracker: PagerOptions.TrackerChoice
+
+    enum Memory: String {
+        case anonymous, shared, hugetlb
+    }
 
     /// Where there is RWP, all cells are on it but `write-protect`, which excludes it.
     static func all(_ features: KernelFeatures) -> [GuardCell] {
-        func cell(_ choice: PagerOptions.GuardChoice, _ isShared: Bool) -> GuardCell {
+        func cell(_ choice: PagerOptions.GuardChoice, _ memory: Memory) -> GuardCell {
             let isTracked = features.readWriteProtection && choice != .writeProtect
             return GuardCell(
-                choice: choice, isShared: isShared,
+                choice: choice, memory: memory,
                 tracker: isTracked ? .readWriteProtection : .writeProtection)
         }
-        let frozen = features.readWriteProtection ? [cell(.freeze, false), cell(.freeze, true)] : []
-        return [cell(.move, false), cell(.minor, true), cell(.writeProtect, false)] + frozen
+        let frozen = features.readWriteProtection ? [cell(.freeze, .anonymous), cell(.freeze, .shared)] : []
+        let huge = Hugetlb.isReserved(features) ? [cell(.minor, .hugetlb)] : []
+        return [cell(.move, .anonymous), cell(.minor, .shared), cell(.writeProtect, .anonymous)] + frozen
+            + huge
     }
 
     var name: String {
@@ -29,20 +35,27 @@ struct GuardCell {
             case .freeze: "freeze"
             case .writeProtect: "write-protect"
             }
-        return "guard/\(guardName)/\(isShared ? "shared" : "anonymous")"
+        return "guard/\(guardName)/\(memory.rawValue)"
     }
 
+    /// Bytes of a page.
+    var pageBytes: Int { memory == .hugetlb ? hugePageSize : pageSize }
     var trackerName: String { tracker == .readWriteProtection ? "rwp" : "wp" }
     /// What is protected against writes only, a read does not notice.
     var touchesByWriting: Bool { tracker != .readWriteProtection }
 
     func makeGuest(_ pageCount: Int) throws -> Guest {
         let guest = try Guest(pageCount: pageCount)
-        guard isShared else { return guest }
-        let answer = bench_make_shared(guest.base, guest.length)
-        guard answer == 0 else {
+        let answer =
+            switch memory {
+            case .anonymous: Int32(0)
+            case .shared: bench_make_shared(guest.base, guest.length)
+            case .hugetlb: bench_make_hugetlb(guest.base, guest.length)
+            }
+        guard answer >= 0 else {
             throw BenchmarkFailure("cannot map shared memory: \(Errno(-answer).text)")
         }
+        if memory == .hugetlb { guest.descriptor = answer }
         return guest
     }
 }
@@ -65,7 +78,10 @@ struct Guards {
                     isFloor ? "one worker, CPU time; tracker \(cell.trackerName)" : floor),
                 Result(
                     cell.name + "/fault-p50", figure.fault, "us",
-                    floor: isFloor ? nil : figures[0].fault, isFloor ? "unpinned" : floor),
+                    floor: isFloor ? nil : figures[0].fault,
+                    isFloor
+                        ? "unpinned"
+                        : cell.memory == .hugetlb ? floor + "; of 2 MiB instead of 4 KiB" : floor),
             ]
         }
     }
@@ -80,7 +96,9 @@ struct Guards {
             let pages = guest.pages(ofPart: part)
             rig.arm()
             evicted.append(Double(pages.count) * 1e9 / cpuTime { rig.evict(pages) })
-            faults.append(percentile(guest.touch(part: part), 0.5) / 1e3)
+            // One touch of a page is a fault; the others in a huge page find it there.
+            let times = guest.touch(part: part).sorted()
+            faults.append(percentile(Array(times.suffix(times.count * pageSize / cell.pageBytes)), 0.5) / 1e3)
         }
         return (median(evicted), median(faults))
     }

@@ -9,6 +9,8 @@ import Kernel
 final class Guest {
     let mapping: Mapping
     let pageCount: Int
+    /// Of its memory's file, while that must stay open.
+    var descriptor: Int32?
     private let order: [UInt32]
 
     static let pagesPerPart = 1024
@@ -22,6 +24,10 @@ final class Guest {
             (UInt32(first)..<UInt32(first + Self.pagesPerPart)).shuffled()
         }
         for page in 0..<pageCount { bench_fill(base + page * pageSize, UInt64(page)) }
+    }
+
+    deinit {
+        if let descriptor { bare_close(descriptor) }
     }
 
     var base: UnsafeMutableRawPointer { mapping.base }

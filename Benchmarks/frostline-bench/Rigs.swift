@@ -35,15 +35,16 @@ final class PagerRig {
             tracker: cell.tracker, guard: cell.choice, store: .compressed, readErrorAction: .stop,
             limit: 0, idleAge: idleAge)
         if idleAge == 0 { options.mode = .off }
-        try self.init(guest, options)
+        try self.init(guest, options, pageBytes: cell.pageBytes)
     }
 
-    private init(_ guest: Guest, _ options: PagerOptions) throws {
+    private init(_ guest: Guest, _ options: PagerOptions, pageBytes: Int = pageSize) throws {
         do throws(SetupFailure) {
             live = try LivePager(
                 options,
                 host: Host(report: { _ in }, log: { _, message in print(message) }))
-            region = try live.attach(name: "bench", start: guest.start, length: guest.length)
+            region = try live.attach(
+                name: "bench", start: guest.start, length: guest.length, pageBytes: pageBytes)
         } catch {
             throw BenchmarkFailure(error.message)
         }

@@ -22,7 +22,8 @@ struct Stalls {
         let rig = try PagerRig(guest, cell)
         defer { rig.close() }
         let half = bench.pageCount / 2
-        let order = (half..<bench.pageCount).shuffled()
+        // Of pages that are armed as one, one.
+        let order = stride(from: half, to: bench.pageCount, by: cell.pageBytes / pageSize).shuffled()
         var ours: [UInt32] = []
         var floor: [UInt32] = []
         rig.evict(0..<bench.pageCount)
@@ -30,7 +31,7 @@ struct Stalls {
             for evicts in [true, false] {
                 guest.bringBack(0..<bench.pageCount)
                 rig.arm()
-                let times = touches(guest, order, cell.touchesByWriting) {
+                let times = touches(guest, order) {
                     if evicts {
                         _ = rig.tryToEvict(0..<half)
                     } else {
@@ -49,18 +50,18 @@ struct Stalls {
         }
     }
 
-    /// Times touches in this order for as long as another thread is at work, 8 µs apart.
-    private func touches(
-        _ guest: Guest, _ order: [Int], _ isWrite: Bool, _ work: @escaping () -> Void
-    ) -> [UInt32] {
-        withWorkAtHand(work) { isDone in
+    /// Times touches in this order for as long as another thread is at work, 8 µs apart, of
+    /// huge pages 4 ms.
+    private func touches(_ guest: Guest, _ order: [Int], _ work: @escaping () -> Void) -> [UInt32] {
+        let distance = UInt64(8000 * cell.pageBytes / pageSize)
+        return withWorkAtHand(work) { isDone in
             var times: [UInt32] = []
             times.reserveCapacity(order.count)
             for page in order where !isDone() {
                 let began = monotonicNow()
-                guest.touch(page, isWrite: isWrite)
+                guest.touch(page, isWrite: cell.touchesByWriting)
                 times.append(UInt32(truncatingIfNeeded: monotonicNow() - began))
-                while monotonicNow() < began + 8000 {}
+                while monotonicNow() < began + distance, !isDone() {}
             }
             return times
         }
@@ -79,7 +80,7 @@ struct Stalls {
                 var page = 0
                 while !isDone() {
                     page = (page + 1) % bench.pageCount
-                    switch rig.region.table[page].state {
+                    switch rig.region.table[rig.region.head(of: page)].state {
                     case .leaving, .wanted, .staged, .punching: break
                     default: continue
                     }

@@ -6,14 +6,28 @@ import Kernel
 enum TrackedMemory: String {
     case small = "anonymous-4k"
     case huge = "anonymous-thp"
-    case shared
+    case shared, hugetlb
+
+    var `guard`: Guard {
+        switch self {
+        case .small, .huge: .move
+        case .shared: .minor
+        case .hugetlb: .minorHuge
+        }
+    }
 
     /// Memory of that kind, all of it present.
     func map(bytes: Int) throws -> WatchedMemory {
         let memory = try WatchedMemory(bytes: bytes)
         let advise = self == .huge ? bench_want_huge : bench_forbid_huge
         precondition(advise(memory.base, UInt64(bytes)) == 0)
-        if self == .shared { precondition(bench_map_shared(memory.base, UInt64(bytes)) == 0) }
+        switch self {
+        case .small, .huge: break
+        case .shared: precondition(bench_map_shared(memory.base, UInt64(bytes)) == 0)
+        case .hugetlb:
+            memory.descriptor = bench_map_hugetlb(memory.base, UInt64(bytes))
+            precondition(memory.descriptor >= 0, "there were enough huge pages a moment ago")
+        }
         for page in 0..<bytes / pageSize { bench_write(memory.base, UInt32(page)) }
         return memory
     }
@@ -22,8 +36,14 @@ enum TrackedMemory: String {
 /// There for as long as a thread may touch it.
 final class WatchedMemory {
     private let mapping: Mapping
+    /// Of its file, where that must stay open.
+    fileprivate var descriptor: Int32 = -1
 
     init(bytes: Int) throws { mapping = try Mapping(length: bytes, alignment: hugePageSize) }
+
+    deinit {
+        if descriptor >= 0 { bare_close(descriptor) }
+    }
 
     var base: UnsafeMutableRawPointer { mapping.base }
     /// Bytes.
@@ -56,7 +76,7 @@ final class TrackedRig {
             zapsShared: kind == .zap, readErrorAction: .stop, wakeWorker: {})
         region = try Region(
             name: "bench", start: UInt64(UInt(bitPattern: memory.base)), length: UInt64(bytes),
-            guard: memoryKind == .shared ? .minor : .move)
+            guard: memoryKind.guard)
         try pager.attach(region)
         tracker = Tracker(pager: pager)
         tracker.pass(lookAge: nil)

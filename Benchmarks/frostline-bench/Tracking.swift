@@ -19,6 +19,7 @@ struct Tracking {
             var cells: [Cell] = []
             if features.readWriteProtection {
                 cells += [.small, .huge, .shared].map { Cell(kind: .rwp, memory: $0) }
+                if Hugetlb.isReserved(features) { cells.append(Cell(kind: .rwp, memory: .hugetlb)) }
             }
             if features.writeProtection {
                 cells += [.small, .huge].map { Cell(kind: .wp, memory: $0) }
@@ -36,8 +37,8 @@ struct Tracking {
     static let workingSet = 10 << 20
 
     private static let gibibyte = 1 << 30
-    /// Every place is due again after 64 quiet passes at most.
-    private static let restMax = 65
+    /// Every place is due again after 127 quiet passes at most.
+    private static let restMax = 128
 
     func run() throws -> [Result] {
         let rig = try TrackedRig(cell.kind, cell.memory, bytes: Self.size)
@@ -46,7 +47,7 @@ struct Tracking {
         let count = UInt32(rig.pageCount / 100)
         let dense = (0..<count).map { UInt32(rig.pageCount) / 7 + $0 }
         let spread = (0..<count).map { $0 * 101 % UInt32(rig.pageCount) }
-        let times = bench.isQuick ? Self.restMax : 4 * Self.restMax
+        let times = bench.isQuick ? Self.restMax : 2 * Self.restMax
         let scan = bareScan(rig) * perGiB
         var results = [("idle", []), ("1-percent-dense", dense), ("1-percent-spread", spread)].map {
             Result(
@@ -64,7 +65,7 @@ struct Tracking {
         func cost(_ bytes: Int) throws -> Double {
             let rig = try TrackedRig(cell.kind, cell.memory, bytes: bytes)
             // Not while all is as new as the rest: it takes a while until that is left out.
-            _ = rig.pass(writing: Self.hotPages, times: Self.restMax)
+            _ = rig.pass(writing: Self.hotPages, times: 2 * Self.restMax)
             return rig.pass(writing: Self.hotPages, times: times)
         }
         let small = try cost(Self.sizeLarge / 16)

@@ -90,6 +90,10 @@ int bench_map_shared(void *base, uint64_t length);
 /* Puts shared memory (a memfd) with the same contents in the place of private memory; 0
  * or a negated errno. */
 int bench_make_shared(void *base, uint64_t length);
+/* The same two with huge pages of hugetlbfs, base and length in whole ones. The descriptor of
+ * their file, to be closed, or a negated errno. */
+int bench_map_hugetlb(void *base, uint64_t length);
+int bench_make_hugetlb(void *base, uint64_t length);
 /* Writes, or reads, a word of a page. */
 void bench_write(void *base, uint32_t page);
 uint64_t bench_read(const void *base, uint32_t page);

@@ -9,5 +9,7 @@ export FROSTLINE_BENCH_ONLY="${FROSTLINE_BENCH_ONLY:-guard,tracking}"
 export FROSTLINE_BENCH_MACHINE="lab host: 1 CPU, emulated (TCG), Linux $LAB_KERNEL"
 # The kernel's own statistics would keep DAMON to themselves.
 echo N >/sys/module/damon_stat/parameters/enabled
+# Huge pages of hugetlbfs are measured where enough of them have been set aside.
+echo 420 >/proc/sys/vm/nr_hugepages
 cd /tmp
 /lab/program
