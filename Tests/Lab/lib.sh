@@ -15,6 +15,7 @@
 : "${GUEST_APPEND:=}"       # more kernel arguments
 : "${GUEST_INITRD:=/lab/guest.cpio}"
 : "${PAGER:=}"              # options of the pager, "store=compressed,limit=64M"; empty: none
+                            # or members of its JSON object, '"limit":67108864,"tiers":[…]'
 : "${PAGER_LIBRARY:=/lab/libfrostline.so}"
 
 # A guest line that ends any wait at once. A scenario that wants to see one clears it.
@@ -112,13 +113,22 @@ use_guest() {
     event_mark=$2
 }
 
+# The pager, as QEMU's option wants it.
+pager_object() {
+    case $PAGER in
+    '"'*)
+        echo "{\"qom-type\":\"memory-pager-frostline\",\"id\":\"pager0\",\"library\":\"$PAGER_LIBRARY\",$PAGER}"
+        ;;
+    *) echo "memory-pager-frostline,id=pager0,library=$PAGER_LIBRARY,$PAGER" ;;
+    esac
+}
+
 # Becomes QEMU: the standard machine, and whatever arguments are added.
 run_qemu() {
     local backend=0 each pager_property='' layout=''
     each=$(($(lab size "$GUEST_MEMORY") / GUEST_BACKENDS))
     if [ -n "$PAGER" ]; then
-        set -- "$@" -object \
-            "memory-pager-frostline,id=pager0,library=$PAGER_LIBRARY,$PAGER"
+        set -- "$@" -object "$(pager_object)"
         pager_property=,pager=pager0
     fi
     while [ "$backend" -lt "$GUEST_BACKENDS" ]; do

@@ -1,0 +1,139 @@
+# Cold memory runs down a cascade of tiers, which come, go and fail while the guest works: a
+# little compressed memory, a small disk, a file. Under stress a file is added, the first is
+# emptied and goes, the disk refuses writes for a while and the tier below has its pages, and
+# the compressed memory goes and comes back. A lost write, a stale page or a torn one would
+# show as a mismatch.
+# shellcheck shell=dash
+#lab: LAB_TIMEOUT=400 LAB_DISK=256M
+cascade() {
+    printf '%s' '"tracker":"rwp","limit":67108864,"idle-age":0,"mode":"off","tiers":[{"type":"compressed","max-bytes":16777216},' \
+        '{"type":"file","path":"/dev/dm-0","size":8388608},{"type":"file","path":"/disk/first","size":67108864}]'
+}
+: "${GUEST_MEMORY=128M}" "${GUEST_CPUS=2}" "${GUEST_CPU=qemu64,+kvm-asyncpf-int}"
+: "${PAGER=$(cascade)}"
+# shellcheck source=Tests/Lab/lib.sh
+. /lab/lib.sh
+
+readonly sectors=$((8 << 11))
+
+# The second tier's disk: a file, a loop device on it, and a device-mapper table that can break.
+make_disk() {
+    truncate -s 8M /disk/backing
+    losetup /dev/loop0 /disk/backing
+    lab dm create store "0 $sectors linear /dev/loop0 0"
+    wait_until 10 "the disk appears" test -b /dev/dm-0
+}
+break_writes() { lab dm load store "0 $sectors flakey /dev/loop0 0 0 1 1 error_writes"; }
+repair() { lab dm load store "0 $sectors linear /dev/loop0 0"; }
+
+# tier INDEX FIELD…: of the tier that is called so; nothing when there is none.
+tier() {
+    local index=$1 position=0 answer found field paths=''
+    shift
+    answer=$(qmp query-memory-pager) || fail "query-memory-pager: $answer"
+    while found=$(echo "$answer" | lab json "0.tiers.$position.index" 2>/dev/null); do
+        if [ "$found" = "$index" ]; then
+            for field in "$@"; do paths="$paths 0.tiers.$position.$field"; done
+            # shellcheck disable=SC2086 # one word each
+            echo "$answer" | lab json $paths
+            return
+        fi
+        position=$((position + 1))
+    done
+}
+note_tier() { note "tier $1: $(tier "$1" type state stored-bytes cost max-bytes writes reads demotions)"; }
+holds_pages() { [ "$(tier "$1" stored-bytes)" -gt 0 ]; }
+moved_on() { [ "$(tier "$1" demotions)" -gt 0 ]; }
+took_more_than() { [ "$(tier "$1" writes)" -gt "$2" ]; }
+is_gone() { [ -z "$(tier "$1" state)" ]; }
+
+# A store's file has no name any more; QEMU's descriptor of it is all that is left.
+is_open() {
+    local descriptor
+    for descriptor in "/proc/$guest_pid/fd"/*; do
+        case $(readlink "$descriptor") in
+        "/disk/$1 "*) return 0 ;;
+        esac
+    done
+    return 1
+}
+
+# add_tier INDEX TIER: what it is to be called, and what it is to be, as JSON.
+add_tier() {
+    local answer
+    answer=$(qmp "{\"execute\":\"memory-pager-add-tier\",\"arguments\":{\"id\":\"pager0\",\"tier\":$2}}") ||
+        fail "cannot add a tier: $answer"
+    expect_eq "index of the added tier" "$(echo "$answer" | lab json index)" "$1"
+}
+remove_tier() {
+    qmp "{\"execute\":\"memory-pager-remove-tier\",\"arguments\":{\"id\":\"pager0\",\"index\":$1}}" >/dev/null ||
+        fail "cannot remove tier $1: $(tail -n 1 "$qmp_log")"
+}
+
+# The guest works for as long as the rest takes.
+work() {
+    while [ ! -e "$run/enough" ]; do
+        guest_ask "stress 10 $GUEST_CPUS" '^stress ' 90
+        note "$guest_line"
+        [ "$(guest_field mismatches)" = 0 ] || fail "mismatches under stress"
+    done
+}
+
+make_disk
+guest_start
+guest_ask 'fill 45' '^filled ' 120
+pager_set mode active # off until here, to be quicker
+work &
+worker=$!
+
+for index in 0 1 2; do
+    wait_until 60 "tier $index holds pages" holds_pages "$index"
+    note_tier "$index"
+    expect_le "cost of tier $index" "$(tier "$index" cost)" "$(tier "$index" max-bytes)"
+done
+
+note "a file is added, the other goes"
+is_open first || fail "the first file is not open: is_open sees nothing"
+add_tier 3 '{"type":"file","path":"/disk/second","size":67108864}'
+remove_tier 2
+wait_until 60 "the second file holds pages" holds_pages 3
+
+note "meanwhile the disk refuses writes"
+break_writes
+event_wait MEMORY_PAGER_ERROR 60
+note "$event_line"
+expect_eq "failed operation, what was done, and where" "$(event_fields operation action tier)" "write keep 1"
+expect_eq "state of the disk's tier" "$(tier 1 state)" failing
+taken=$(tier 3 writes)
+wait_until 60 "the tier below has what the disk refuses" took_more_than 3 $((taken + 200))
+expect_eq "run state" "$(run_state)" running
+repair
+event_wait MEMORY_PAGER_RECOVERED 60
+expect_eq "recovered operation, and where" "$(event_fields operation tier)" "write 1"
+taken=$(tier 1 writes)
+wait_until 60 "the disk takes pages again" took_more_than 1 "$taken"
+expect_ge "write errors of the disk's tier" "$(tier 1 write-errors)" 1
+
+wait_until 90 "the first file is empty and gone" is_gone 2
+is_open first && fail "the first file is still open"
+for index in 0 1; do
+    wait_until 60 "the oldest pages of tier $index move on" moved_on "$index"
+done
+
+note "the compressed memory goes, and comes back"
+remove_tier 0
+wait_until 90 "the compressed memory is empty and gone" is_gone 0
+add_tier 0 '{"type":"compressed","max-bytes":16777216}'
+pager_set limit $((48 << 20)) # the old one's memory has become the guest's
+wait_until 60 "the new compressed memory holds pages" holds_pages 0
+
+touch "$run/enough"
+wait "$worker" || fail "the guest's work"
+note "evictions, faults, rescues: $(pager_stat evictions faults rescues)"
+for index in 0 1 3; do note_tier "$index"; done
+expect_eq "read errors" "$(pager_stat read-errors)" 0
+expect_ge "evictions" "$(pager_stat evictions)" 10000
+expect_ge "faults" "$(pager_stat faults)" 2000
+pager_set limit 0 # what follows is about bytes, not about pressure
+guest_verify 150
+guest_quit
