@@ -1,13 +1,16 @@
 # Cold memory runs down a cascade of tiers, which come, go and fail while the guest works: a
-# little compressed memory, a small disk, a file. Under stress a file is added, the first is
-# emptied and goes, the disk refuses writes for a while and the tier below has its pages, and
-# the compressed memory goes and comes back. A lost write, a stale page or a torn one would
-# show as a mismatch.
+# little compressed memory, a small disk and its mirror, a file. Under stress a file is added,
+# the first is emptied and goes, the disk dies for a while, so that the tier below has its pages
+# and the mirror what it had, and the compressed memory goes and comes back. A lost write, a
+# stale page or a torn one would show as a mismatch.
 # shellcheck shell=dash
 #lab: LAB_TIMEOUT=400 LAB_DISK=256M
 cascade() {
-    printf '%s' '"tracker":"rwp","limit":67108864,"idle-age":0,"mode":"off","tiers":[{"type":"compressed","max-bytes":16777216},' \
-        '{"type":"file","path":"/dev/dm-0","size":8388608},{"type":"file","path":"/disk/first","size":67108864}]'
+    printf '%s' '"tracker":"rwp","limit":67108864,"idle-age":0,"mode":"off","tiers":[' \
+        '{"type":"compressed","max-bytes":16777216},' \
+        '{"type":"file","path":"/dev/dm-0","size":8388608,' \
+        '"mirror":{"type":"file","path":"/disk/mirror","size":8388608}},' \
+        '{"type":"file","path":"/disk/first","size":67108864}]'
 }
 : "${GUEST_MEMORY=128M}" "${GUEST_CPUS=2}" "${GUEST_CPU=qemu64,+kvm-asyncpf-int}"
 : "${PAGER=$(cascade)}"
@@ -23,7 +26,7 @@ make_disk() {
     lab dm create store "0 $sectors linear /dev/loop0 0"
     wait_until 10 "the disk appears" test -b /dev/dm-0
 }
-break_writes() { lab dm load store "0 $sectors flakey /dev/loop0 0 0 1 1 error_writes"; }
+break_disk() { lab dm load store "0 $sectors error"; }
 repair() { lab dm load store "0 $sectors linear /dev/loop0 0"; }
 
 # tier INDEX FIELD…: of the tier that is called so; nothing when there is none.
@@ -45,6 +48,7 @@ note_tier() { note "tier $1: $(tier "$1" type state stored-bytes cost max-bytes 
 holds_pages() { [ "$(tier "$1" stored-bytes)" -gt 0 ]; }
 moved_on() { [ "$(tier "$1" demotions)" -gt 0 ]; }
 took_more_than() { [ "$(tier "$1" writes)" -gt "$2" ]; }
+gave_more_than() { [ "$(tier "$1" reads)" -gt "$2" ]; }
 is_gone() { [ -z "$(tier "$1" state)" ]; }
 
 # A store's file has no name any more; QEMU's descriptor of it is all that is left.
@@ -81,8 +85,8 @@ work() {
 
 make_disk
 guest_start
-guest_ask 'fill 45' '^filled ' 120
-pager_set mode active # off until here, to be quicker
+pager_set mode active # off while the guest booted, to be quicker
+guest_ask 'fill 45' '^filled ' 150
 work &
 worker=$!
 
@@ -98,14 +102,16 @@ add_tier 3 '{"type":"file","path":"/disk/second","size":67108864}'
 remove_tier 2
 wait_until 60 "the second file holds pages" holds_pages 3
 
-note "meanwhile the disk refuses writes"
-break_writes
+note "meanwhile the disk dies"
+break_disk
 event_wait MEMORY_PAGER_ERROR 60
 note "$event_line"
 expect_eq "failed operation, what was done, and where" "$(event_fields operation action tier)" "write keep 1"
 expect_eq "state of the disk's tier" "$(tier 1 state)" failing
 taken=$(tier 3 writes)
+given=$(tier 1 reads)
 wait_until 60 "the tier below has what the disk refuses" took_more_than 3 $((taken + 200))
+wait_until 60 "the mirror has what the disk had" gave_more_than 1 $((given + 10))
 expect_eq "run state" "$(run_state)" running
 repair
 event_wait MEMORY_PAGER_RECOVERED 60
