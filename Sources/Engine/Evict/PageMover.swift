@@ -71,9 +71,12 @@ final class PageMover<Port: KernelPort> {
             switch outcomes[position] {
             case .stored(let locator):
                 if pager.relocate(move.region, move.page, move.entry, to: locator) { result.moved += 1 }
-            case .refused(.full), .refused(.incompressible):
-                if !move.region.guard.leavesWhole { result.left.append((move.region, move.page)) }
-            case .refused(.notNow), .refused(.failed): break
+            // Evictions ask full tiers before us: that these are asked no more for now is no answer.
+            case .refused(let refusal):
+                let isFinal = refusal == .full || refusal == .incompressible || pager.store.isKnownFull
+                if isFinal, !move.region.guard.leavesWhole {
+                    result.left.append((move.region, move.page))
+                }
             }
         }
         tier.demotions.increment(by: UInt64(result.moved))

@@ -129,6 +129,9 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
         return nil
     }
 
+    /// No tier had room the last time. Worker thread only, under the pass lock.
+    var isKnownFull: Bool { order.allSatisfy { table[$0]?.isKnownFull ?? true } }
+
     /// Takes pages and sets an outcome for each; `answers` says what each tier made of them.
     /// `below`: offers them only to tiers that come after that one. May block on I/O. Worker
     /// thread only, under the pass lock.

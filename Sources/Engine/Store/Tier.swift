@@ -99,6 +99,9 @@ public final class Tier<Port: KernelPort>: @unchecked Sendable {
         return now >= full.until || backing.payload <= full.payload - full.payload / 64 - 1
     }
 
+    /// It had no room the last time. Worker thread only.
+    var isKnownFull: Bool { full != nil }
+
     /// What became of pages that it was offered. `isFullNews`: being full means that pages stay
     /// in RAM, and the host program is told. Worker thread only.
     func note(_ answers: TierOffers.Answers, isFullNews: Bool, _ region: Region, at now: UInt64, host: Host) {
