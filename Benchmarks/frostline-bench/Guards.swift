@@ -55,7 +55,11 @@ struct GuardCell {
         guard answer >= 0 else {
             throw BenchmarkFailure("cannot map shared memory: \(Errno(-answer).text)")
         }
-        if memory == .hugetlb { guest.descriptor = answer }
+        if memory == .hugetlb {
+            guest.descriptor = answer
+            // What is not mapped does not leave.
+            guest.bringBack(0..<pageCount)
+        }
         return guest
     }
 }
