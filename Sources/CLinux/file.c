@@ -53,6 +53,18 @@ static bool is_file_or_device(const char *path)
     return stat(path, &status) < 0 || S_ISREG(status.st_mode) || S_ISBLK(status.st_mode);
 }
 
+int clinux_store_allocate(int fd, uint64_t offset, uint64_t length)
+{
+    struct stat status;
+    if (fstat(fd, &status) < 0) {
+        return -errno;
+    }
+    if (!S_ISREG(status.st_mode)) {
+        return -EOPNOTSUPP;
+    }
+    return fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length) < 0 ? -errno : 0;
+}
+
 static int open_store(const char *path, uint64_t size)
 {
     /* Before O_DIRECT is asked of a pipe or a terminal. */

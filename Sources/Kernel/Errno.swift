@@ -33,10 +33,15 @@ public struct Errno: Error, Equatable, Sendable {
     /// EBADMSG: what was read is not what was written.
     public static let noData = Errno(61)  // ENODATA
     public static let badMessage = Errno(74)  // EBADMSG
+    public static let linkSevered = Errno(67)  // ENOLINK
     public static let notSupported = Errno(95)  // EOPNOTSUPP
     public static let notConnected = Errno(107)  // ENOTCONN
     public static let shutDown = Errno(108)  // ESHUTDOWN
     public static let timedOut = Errno(110)  // ETIMEDOUT
+
+    /// Nobody waits for the device's answer any more, which may do what it was asked to all the
+    /// same: its link was lost (ENOLINK), or it took too long (ETIMEDOUT).
+    public var mayTakeEffectLater: Bool { self == .timedOut || self == .linkSevered }
 
     /// The C library's sentence for it.
     public var text: String {

@@ -94,6 +94,14 @@ extension LinuxDevice: StoreDevice {
         }
     }
 
+    public func allocate(offset: UInt64, length: UInt64) -> Errno? {
+        switch kind {
+        case .file(let file): file.allocate(offset: offset, length: length)
+        case .nbd(let export): export.allocate(offset: offset, length: length)
+        case .mirrored(_, let device): device.allocate(offset: offset, length: length)
+        }
+    }
+
     public func reap(
         _ queue: TransferQueue, into completions: UnsafeMutableBufferPointer<TransferCompletion>,
         wait: Bool

@@ -47,7 +47,15 @@ public final class MirroredDevice<Side: StoreDevice>: StoreDevice, @unchecked Se
 
     public func discard(offset: UInt64, length: UInt64) -> Errno? {
         let failures = evictions.sides.map { $0.discard(offset: offset, length: length) }
-        return failures[0] ?? failures[1]
+        let later = failures.first { $0?.mayTakeEffectLater ?? false }
+        return later ?? failures[0] ?? failures[1]
+    }
+
+    /// EOPNOTSUPP: neither side gains by it.
+    public func allocate(offset: UInt64, length: UInt64) -> Errno? {
+        let failures = evictions.sides.map { $0.allocate(offset: offset, length: length) }
+        if let failure = failures.first(where: { $0 != nil && $0 != .notSupported }) { return failure }
+        return failures.contains(nil) ? nil : .notSupported
     }
 
     public func reap(
@@ -117,7 +125,8 @@ struct MirroredQueue<Side: StoreDevice> {
             guard failure == nil else { break }
             entry.awaited = 1
             if let refused = start(slot, transfer, kind, side: 1) {
-                entry.result = -refused.code
+                // Not even sent: nothing of it takes effect later.
+                entry.result = -(refused.mayTakeEffectLater ? .inputOutput : refused).code
             } else {
                 entry.awaited = 2
             }

@@ -37,7 +37,7 @@ public struct TransferCompletion: Sendable {
 
 /// Something outside RAM that keeps blocks of bytes: a local file, a block device, a remote
 /// export. It has two queues, each for one thread; transfers of the same queue may overtake
-/// each other. Nothing blocks but `reap` with `wait`, and `discard`.
+/// each other. Nothing blocks but `reap` with `wait`, `discard` and `allocate`.
 public protocol StoreDevice: AnyObject, Sendable {
     /// Bytes.
     var size: UInt64 { get }
@@ -53,12 +53,16 @@ public protocol StoreDevice: AnyObject, Sendable {
     /// Starts a read on behalf of the worker thread. EBUSY: the queue is full.
     func readBack(_ transfer: Transfer) -> Errno?
     /// Gives a range back to whoever provides it; what it holds after that is undefined.
-    /// EOPNOTSUPP: the device keeps what it has. Worker thread only.
+    /// EOPNOTSUPP: the device keeps what it has. EBUSY: it was not asked. Other errors come of
+    /// its answer, unless they may take effect later. Worker thread only.
     func discard(offset: UInt64, length: UInt64) -> Errno?
     /// Reads again what a finished read of the queue brought, token and all, from somewhere else:
     /// what it brought is wrong, although the device did not say so. ENODATA: there is nowhere
     /// else, or it was asked already.
     func readElsewhere(_ transfer: Transfer, _ queue: TransferQueue) -> Errno?
+    /// Sets space aside for a range that holds nothing and is to be written. EOPNOTSUPP: nothing
+    /// is gained by it. Worker thread only.
+    func allocate(offset: UInt64, length: UInt64) -> Errno?
     /// Takes finished transfers of a queue. With `wait`, blocks until there is one.
     func reap(
         _ queue: TransferQueue, into completions: UnsafeMutableBufferPointer<TransferCompletion>,
@@ -68,4 +72,5 @@ public protocol StoreDevice: AnyObject, Sendable {
 
 extension StoreDevice {
     public func readElsewhere(_ transfer: Transfer, _ queue: TransferQueue) -> Errno? { .noData }
+    public func allocate(offset: UInt64, length: UInt64) -> Errno? { .notSupported }
 }

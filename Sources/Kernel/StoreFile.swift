@@ -88,6 +88,10 @@ import CLinux
         .from(clinux_store_discard(descriptor.number, offset, length))
     }
 
+    func allocate(offset: UInt64, length: UInt64) -> Errno? {
+        .from(clinux_store_allocate(descriptor.number, offset, length))
+    }
+
     func reap(
         _ queue: TransferQueue, into completions: UnsafeMutableBufferPointer<TransferCompletion>,
         wait: Bool

@@ -2,6 +2,11 @@ import Engine
 import Kernel
 import Testing
 
+/// A clock that tests set.
+private final class TestClock: Sendable {
+    let now = Lock<UInt64>(0)
+}
+
 @Suite("The log on a device")
 struct LogStoreTests {
     /// A log on memory, and pages whose contents are functions of a number.
@@ -10,15 +15,22 @@ struct LogStoreTests {
         let log: LogStore<MemoryDevice>
         private let pages: Mapping
         private let buffer: Mapping
-        static let batchMax = 64
+        private let clock = TestClock()
+        /// Nanoseconds.
+        var now: UInt64 {
+            get { clock.now.withLock { $0 } }
+            set { clock.now.withLock { $0 = newValue } }
+        }
+        static let batchMax = 512
 
-        init(size: Int = 1 << 20, segmentSize: Int = 16 << 10, blockSize: Int = 512, isSealed: Bool = true)
-            throws
-        {
+        init(
+            size: Int = 1 << 20, segmentSize: Int = 16 << 10, blockSize: Int = 512, isSealed: Bool = true
+        ) throws {
             device = try MemoryDevice(size: size, blockSize: blockSize)
             log = try LogStore(
                 device: device, size: UInt64(size), tier: TierIndex(1),
-                sealer: isSealed ? try Sealer() : nil, segmentSize: segmentSize)
+                sealer: isSealed ? try Sealer() : nil, segmentSize: segmentSize,
+                times: LogTimes(spare: 10, doubt: 1000), clock: { [clock] in clock.now.withLock { $0 } })
             pages = try Mapping(length: Self.batchMax * pageSize)
             buffer = try Mapping(length: 3 * pageSize)
         }
@@ -203,8 +215,110 @@ struct LogStoreTests {
         for place in places { rig.log.drop(place) }
         rig.log.trim()
         #expect(rig.log.segments.freeCount >= 7)
+        #expect(rig.device.discarded.isEmpty, "what may be wanted soon is discarded")
+        rig.now = 10
+        rig.log.trim()
         #expect(!rig.device.discarded.isEmpty)
         #expect(rig.put(Array(0..<10)).allSatisfy { if case .stored = $0 { true } else { false } })
+    }
+
+    @Test("does not use a segment again soon that a lost discard may reach yet")
+    func lostDiscard() throws {
+        let rig = try Rig(size: 256 << 10)
+        try fillAndEmpty(rig)
+        rig.log.trim()
+        rig.device.lostDiscards = 1
+        rig.now = 10
+        rig.log.trim()
+        #expect(rig.device.discarded.count == 1, "the others would be lost as well")
+        let lost = try #require(rig.device.discarded.first)
+        #expect(rig.log.segments.freeCount == rig.log.segments.count - 2)
+        rig.device.writes = []
+        for second in 1...12 {
+            rig.now = UInt64(10 + second * 50)
+            try fillAndEmpty(rig)
+            rig.log.trim()
+        }
+        #expect(rig.device.writes.count > 50 && !rig.device.writes.contains { $0.overlaps(lost) })
+        rig.now = 3000
+        rig.log.trim()
+        fill(rig)
+        #expect(rig.device.writes.contains { $0.overlaps(lost) }, "it is lost for good")
+    }
+
+    @Test("does not use a segment again soon that a lost write may reach yet")
+    func lostWrite() throws {
+        let rig = try Rig(size: 256 << 10)
+        rig.device.lostWrites = 1
+        for outcome in rig.put(Array(0..<8)) where outcome != .refused(.failed(.timedOut)) {
+            guard case .stored(let place) = outcome else {
+                Issue.record("\(outcome)")
+                continue
+            }
+            rig.log.drop(place)
+        }
+        let lost = try #require(rig.device.writes.first)
+        rig.device.writes = []
+        for second in 1...12 {
+            rig.now = UInt64(second * 50)
+            try fillAndEmpty(rig)
+            rig.log.trim()
+        }
+        #expect(rig.device.writes.count > 50 && !rig.device.writes.contains { $0.overlaps(lost) })
+        rig.now = 3000
+        rig.log.trim()
+        fill(rig)
+        #expect(rig.device.writes.contains { $0.overlaps(lost) }, "its segment is lost for good")
+    }
+
+    @Test("keeps what it could not ask the device to discard")
+    func busyDiscard() throws {
+        let rig = try Rig(size: 256 << 10)
+        try fillAndEmpty(rig)
+        rig.log.trim()
+        rig.device.isBusy = true
+        rig.now = 10
+        rig.log.trim()
+        #expect(rig.device.discarded.isEmpty && rig.log.segments.freeCount >= rig.log.segments.count - 1)
+        rig.device.isBusy = false
+        rig.now = 20
+        rig.log.trim()
+        #expect(!rig.device.discarded.isEmpty)
+    }
+
+    /// Writes to all segments that are free but the spared.
+    private func fill(_ rig: Rig) {
+        while case .stored = rig.put([8])[0] {}
+    }
+
+    /// Writes to most of the log's segments, and drops it all.
+    private func fillAndEmpty(_ rig: Rig) throws {
+        for _ in 0..<4 {
+            for outcome in rig.put(Array(0..<40)) {
+                guard case .stored(let place) = outcome else {
+                    Issue.record("\(outcome)")
+                    return
+                }
+                rig.log.drop(place)
+            }
+        }
+    }
+
+    @Test("writes whole pages of the device while more is to come, and sets their space aside")
+    func aligned() throws {
+        let rig = try Rig(size: 8 << 20, segmentSize: 1 << 20)
+        for batch in 0..<12 { _ = rig.put((0..<60).map { batch * 60 + $0 }) }
+        #expect(rig.device.writes.count > 12)
+        for write in rig.device.writes {
+            #expect(write.lowerBound % UInt64(pageSize) == 0 && write.upperBound % UInt64(pageSize) == 0)
+            let isAllocated = rig.device.allocated.contains {
+                $0.lowerBound <= write.lowerBound && write.upperBound <= $0.upperBound
+            }
+            #expect(isAllocated)
+        }
+        // A page alone is not worth it.
+        _ = rig.put([0])
+        #expect(rig.device.writes.last!.count % pageSize != 0)
     }
 
     @Test("needs memory for its segments only as they are used")

@@ -9,6 +9,11 @@ final class MemoryDevice: StoreDevice, @unchecked Sendable {
     let traffic = DeviceTraffic()
     /// Writes of so many to come fail, or end early.
     var failingWrites = 0
+    /// So many writes, and so many discards, to come are answered with ETIMEDOUT.
+    var lostWrites = 0
+    var lostDiscards = 0
+    var isBusy = false
+    var allocated: [Range<UInt64>] = []
     var writes: [Range<UInt64>] = []
     var discarded: [Range<UInt64>] = []
     private var finished: [TransferQueue: [TransferCompletion]] = [:]
@@ -48,14 +53,28 @@ final class MemoryDevice: StoreDevice, @unchecked Sendable {
             let part = failingWrites % 2 == 0 ? -Errno.inputOutput.code : Int32(transfer.length / 2)
             return finish(transfer, .evict, part)
         }
+        if lostWrites > 0 {
+            lostWrites -= 1
+            return finish(transfer, .evict, -Errno.timedOut.code)
+        }
         let source = UnsafeRawPointer(bitPattern: UInt(transfer.memory))!
         (memory.base + Int(transfer.offset)).copyMemory(from: source, byteCount: transfer.length)
         return finish(transfer, .evict, Int32(transfer.length))
     }
 
     func discard(offset: UInt64, length: UInt64) -> Errno? {
+        if isBusy { return .busy }
         discarded.append(offset..<offset + length)
+        if lostDiscards > 0 {
+            lostDiscards -= 1
+            return .timedOut
+        }
         (memory.base + Int(offset)).initializeMemory(as: UInt8.self, repeating: 0xdb, count: Int(length))
+        return nil
+    }
+
+    func allocate(offset: UInt64, length: UInt64) -> Errno? {
+        allocated.append(offset..<offset + length)
         return nil
     }
 

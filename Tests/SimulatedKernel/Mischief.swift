@@ -45,6 +45,8 @@ public struct Mischief: Equatable, Sendable {
     public var shortWrite = 0
     /// The queue of transfers takes no more.
     public var submitError = 0
+    /// ETIMEDOUT for a write or a discard, which is carried out later.
+    public var lateEffect = 0
 
     public init() {}
     public static let none = Mischief()
@@ -62,7 +64,7 @@ public struct Mischief: Equatable, Sendable {
         \.discardFailure,
         \.modeFailure, \.armFailure, \.signal, \.shortScan,
         \.readError, \.shortRead, \.bitFlip, \.staleRead, \.writeError, \.noSpace,
-        \.shortWrite, \.submitError,
+        \.shortWrite, \.submitError, \.lateEffect,
     ]
 
     /// Swarm testing: each kind is off in half of all runs, so that a common one does
@@ -129,6 +131,8 @@ public enum Sabotage: CaseIterable, Sendable {
     case relocationOverwritesEntries
     /// Damaged and stale objects of the device are taken for what was written.
     case deviceIsNotSealed
+    /// Segments are written anew while a write or discard may reach them yet, which was given up.
+    case doubtedSegmentsAreUsed
     /// An object's new place is told before its bytes are there.
     case compactionTellsTooEarly
     /// Demotion drops a page before its entry says where it is now.

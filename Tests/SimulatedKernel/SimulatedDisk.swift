@@ -15,6 +15,7 @@ import Kernel
     /// What is read tells whether it is what was written last.
     private let detectsDamage: Bool
     private var pending: [Pending] = []
+    private var late: [Late] = []
     private var finishedFetches: [TransferCompletion] = []
     private var finishedEvictions: [TransferCompletion] = []
     /// Reads that failed or ended early so far.
@@ -29,7 +30,18 @@ import Kernel
         var result: Int32
     }
 
+    /// What was answered with ETIMEDOUT, and is carried out all the same.
+    private struct Late {
+        let offset: Int
+        let length: Int
+        /// Nil: a discard.
+        let bytes: [UInt8]?
+        let deadline: UInt64
+    }
+
     private static let sectorSize = 512
+    /// It is over then. Nanoseconds.
+    public static let lateMax: UInt64 = 1_000_000_000
 
     /// `slots`: pages. `detectsDamage`: what is read may be damaged or stale, since that is noticed.
     public init(
@@ -65,9 +77,16 @@ import Kernel
         guard transfer.offset + UInt64(transfer.length) <= UInt64(contents.length) else {
             scheduler.fail("a transfer past the end of the store")
         }
+        carryOutLate()
         var job = Pending(transfer: transfer, queue: queue, isWrite: isWrite, isDone: false, result: 0)
         job.result = outcome(of: transfer, isWrite: isWrite)
-        if scheduler.random.chance(500) { carryOut(&job) }
+        if isWrite, kernel.strikes(\.lateEffect) {
+            postpone(transfer)
+            job.result = -Errno.timedOut.code
+            job.isDone = true
+        } else if scheduler.random.chance(500) {
+            carryOut(&job)
+        }
         pending.append(job)
         return nil
     }
@@ -116,6 +135,54 @@ import Kernel
         (contents.base + offset).copyMemory(from: memory, byteCount: bytes)
     }
 
+    // MARK: Late effects
+
+    private var isVeryLate: Bool { kernel.sabotage == .doubtedSegmentsAreUsed }
+
+    /// A write's bytes are what they are now.
+    private func postpone(_ transfer: Transfer) {
+        let memory = UnsafeRawPointer(bitPattern: UInt(transfer.memory))!
+        let bytes = [UInt8](UnsafeRawBufferPointer(start: memory, count: transfer.length))
+        postpone(Int(transfer.offset), transfer.length, bytes)
+    }
+
+    private func postpone(_ offset: Int, _ length: Int, _ bytes: [UInt8]?) {
+        let deadline = kernel.scheduler.now + Self.lateMax * (isVeryLate ? 100 : 1)
+        late.append(Late(offset: offset, length: length, bytes: bytes, deadline: deadline))
+    }
+
+    /// What is due, and by chance more.
+    private func carryOutLate() {
+        for index in late.indices.reversed()
+        where late[index].deadline <= kernel.scheduler.now
+            || kernel.scheduler.random.chance(isVeryLate ? 1 : 20)
+        {
+            let effect = late.remove(at: index)
+            guard let bytes = effect.bytes else {
+                erase(effect.offset..<effect.offset + effect.length)
+                continue
+            }
+            kernel.note("late write", effect.offset / Self.sectorSize, effect.length / Self.sectorSize)
+            for sector in 0..<effect.length / Self.sectorSize {
+                isWritten[effect.offset / Self.sectorSize + sector] = true
+            }
+            bytes.withUnsafeBytes {
+                (contents.base + effect.offset).copyMemory(from: $0.baseAddress!, byteCount: $0.count)
+            }
+        }
+    }
+
+    private func erase(_ range: Range<Int>) {
+        kernel.note("erase", range.lowerBound / Self.sectorSize, range.count / Self.sectorSize)
+        (contents.base + range.lowerBound).initializeMemory(
+            as: UInt8.self, repeating: 0xdb, count: range.count)
+        for sector in range.lowerBound / Self.sectorSize..<range.upperBound / Self.sectorSize {
+            isWritten[sector] = false
+        }
+    }
+
+    // MARK: Damage
+
     private func damage(_ memory: UnsafeMutableRawPointer, _ count: Int, _ offset: UInt64) {
         if kernel.strikes(\.bitFlip) { flip(memory, count) }
         guard kernel.strikes(\.staleRead) else { return }
@@ -133,6 +200,7 @@ import Kernel
 
     /// Finishes some transfer. False when there is none.
     public func progress() -> Bool {
+        carryOutLate()
         guard !pending.isEmpty else { return false }
         var job = pending.remove(at: kernel.scheduler.random.below(pending.count))
         if !job.isDone { carryOut(&job) }
@@ -173,10 +241,11 @@ extension SimulatedDisk: StoreDevice {
         kernel.scheduler.step()
         if kernel.strikes(\.discardFailure) { return .inputOutput }
         let reach = kernel.sabotage == .diskDiscardsTooMuch ? length + UInt64(pageSize) : length
-        let end = min(Int(offset + reach), contents.length)
-        (contents.base + Int(offset)).initializeMemory(
-            as: UInt8.self, repeating: 0xdb, count: end - Int(offset))
-        for sector in Int(offset) / Self.sectorSize..<end / Self.sectorSize { isWritten[sector] = false }
+        if kernel.strikes(\.lateEffect) {
+            postpone(Int(offset), Int(length), nil)
+            return .timedOut
+        }
+        erase(Int(offset)..<min(Int(offset + reach), contents.length))
         return nil
     }
 

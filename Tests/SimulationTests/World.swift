@@ -152,7 +152,11 @@ final class World: @unchecked Sendable {
             let isSealed = plan.isSealed && kernel.sabotage != .deviceIsNotSealed
             let log = try LogStore(
                 device: disk, size: disk.size, tier: index, sealer: isSealed ? try Sealer() : nil,
-                segmentSize: plan.segmentSize)
+                segmentSize: plan.segmentSize,
+                times: LogTimes(
+                    spare: 0,
+                    doubt: kernel.sabotage == .doubtedSegmentsAreUsed ? 0 : 2 * SimulatedDisk.lateMax),
+                clock: { [scheduler] in scheduler.now })
             var setup = Store<SimulatedKernel>.Setup(.log(log), maxBytes: Int(disk.size))
             setup.readLimits = plan.readLimits
             setup.writeLimits = plan.writeLimits

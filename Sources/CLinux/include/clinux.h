@@ -185,6 +185,9 @@ int clinux_store_file_open(const char *path, uint64_t size);
 int clinux_store_block_size(int fd);
 /* Frees the space of a range: TRIM of a block device, a hole in a file. */
 int clinux_store_discard(int fd, uint64_t offset, uint64_t length);
+/* Has a file's system find room for a range of it now, and not as it is written. -EOPNOTSUPP: a
+ * block device, or a file system that cannot. */
+int clinux_store_allocate(int fd, uint64_t offset, uint64_t length);
 enum {
     CLINUX_STORE_LOCKED = -10001,    /* another process has it open */
     CLINUX_STORE_TOO_SMALL = -10002, /* the block device is smaller than `size` */

@@ -14,6 +14,12 @@ public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable
     let readBuffer: Mapping
     /// The device frees what is discarded.
     private var discards = true
+    private let times: LogTimes
+    private let clock: @Sendable () -> UInt64
+    /// When the spares are looked at next, and how many of them have not been wanted and are
+    /// discarded until then.
+    private var spareLookAt: UInt64 = 0
+    private var idleSpares = 0
     /// Held by whoever opens, fills, closes, chooses or discards segments: the worker, and in
     /// tests whoever evicts beside it.
     let writing = Lock(())
@@ -33,10 +39,14 @@ public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable
 
     /// `size`: bytes of the device to use. `sealer`: nil to store pages in the clear; else one
     /// that no other store has. `segmentSize`: bytes; nil for what suits the size.
+    /// `clock`: nanoseconds, for `times`.
     public init(
-        device: Device, size: UInt64, tier: TierIndex, sealer: Sealer?, segmentSize: Int? = nil
+        device: Device, size: UInt64, tier: TierIndex, sealer: Sealer?, segmentSize: Int? = nil,
+        times: LogTimes = LogTimes(), clock: @escaping @Sendable () -> UInt64 = monotonicNow
     ) throws(Errno) {
         self.device = device
+        self.times = times
+        self.clock = clock
         let segmentSize = segmentSize ?? Self.segmentSize(for: size)
         segments = try SegmentMap(
             segments: Int(size) / segmentSize, sectorsPerSegment: segmentSize / SegmentMap.sectorSize)
@@ -156,24 +166,42 @@ public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable
         segments.drop(place.sector, place.sectors)
     }
 
-    /// Free segments are discarded but for a few.
+    /// Free segments that have not been wanted for a while are discarded, but for a few.
     public func trim() {
         writing.withLock { _ in
+            let now = clock()
             segments.collect()
+            segments.releaseDoubted(at: now, after: times.doubt)
             writer.trim()
-            for _ in 0..<Self.discardsMax where discards {
+            if now >= spareLookAt {
+                idleSpares = segments.takeIdleSpares()
+                spareLookAt = now &+ times.spare
+            }
+            for _ in 0..<min(idleSpares, Self.discardsMax) where discards {
                 guard let segment = segments.takeToDiscard(keeping: Self.sparesMax) else { return }
-                discard(segment)
+                idleSpares -= 1
+                guard discard(segment) else { return }
             }
         }
     }
 
-    private func discard(_ segment: UInt32) {
+    /// False when the device is not to be asked again for now.
+    private func discard(_ segment: UInt32) -> Bool {
         let length = UInt64(segments.sectorsPerSegment * SegmentMap.sectorSize)
-        let errno = device.discard(offset: UInt64(segment) * length, length: length)
-        segments.discarded(segment)
-        // It costs nothing but the device's space; other errors are of this moment.
-        if errno == .notSupported { discards = false }
+        switch device.discard(offset: UInt64(segment) * length, length: length) {
+        case .notSupported?:
+            discards = false
+            segments.notDiscarded(segment)
+        case .busy?:
+            segments.notDiscarded(segment)
+            return false
+        case let errno? where errno.mayTakeEffectLater:
+            segments.discardDoubted(segment)
+            return false
+        // An error costs nothing but the device's space, and is of this moment.
+        default: segments.discarded(segment)
+        }
+        return true
     }
 
     // MARK: Copies
@@ -220,4 +248,21 @@ public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable
 
     /// Memory of the bookkeeping, in bytes. Worker thread only.
     var metadataBytes: Int { segments.residentBytes + kept.trim() }
+}
+
+/// How long a log waits before it touches free segments. Nanoseconds.
+public struct LogTimes: Sendable {
+    /// Free segments that have not been wanted for so long, and up to twice as long, are
+    /// discarded: what is written again soon is cheaper to overwrite than to give up and have
+    /// found anew.
+    public var spare: UInt64
+    /// A segment that a write or discard may yet reach, which was given up for want of an
+    /// answer, is not used again for so long. Nothing tells when that is over: a server may go on
+    /// with what it was asked over a connection that is lost, a disk behind a path that is.
+    public var doubt: UInt64
+
+    public init(spare: UInt64 = 10_000_000_000, doubt: UInt64 = 600_000_000_000) {
+        self.spare = spare
+        self.doubt = doubt
+    }
 }

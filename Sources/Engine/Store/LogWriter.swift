@@ -4,6 +4,11 @@ import Kernel
 /// and go to the device in few large writes, which are under way while the next objects are
 /// made. What was written stays as it is: the head only moves forward, and sectors that could
 /// not be written are passed over. Worker thread only.
+///
+/// Writes begin and end between pages of the device where they can. ext4 has a write that does
+/// not keep to its blocks, where these were never written, hold the whole file and wait for all
+/// other writes (ext4_dio_write_checks), and one into a hole wait for a thread of the kernel's,
+/// which is why space is set aside first (`StoreDevice.allocate`).
 @safe final class LogWriter<Device: StoreDevice> {
     private let device: Device
     private let segments: SegmentMap
@@ -18,6 +23,13 @@ import Kernel
     /// Sectors of the open segment that are laid out, and those that were given to the device.
     private var filled = 0
     private var submitted = 0
+    /// Sectors laid out since the last `flush`.
+    private var unflushed = 0
+
+    /// Where what the device has set aside in one go ends, in bytes, and how much that is.
+    private var allocated: UInt64 = 0
+    private var stretch: UInt64
+    private var allocates = true
 
     private struct Slice {
         var sector: UInt64
@@ -36,12 +48,19 @@ import Kernel
     private static var sliceSize: Int { 256 << 10 }
     private static var slicesMax: Int { 16 }
     private static var sectorSize: Int { SegmentMap.sectorSize }
+    private static var sectorsPerPage: Int { pageSize / sectorSize }
+    /// What ends on a whole page of the device: it costs at most a sixteenth of this.
+    private static var wholePagesFrom: Int { 64 << 10 }
+    /// Bytes that the device sets aside in one go, at most.
+    private static var stretchMax: Int { 64 << 20 }
 
     init(device: Device, segments: SegmentMap) throws(Errno) {
         self.device = device
         self.segments = segments
         segmentSize = segments.sectorsPerSegment * Self.sectorSize
         sectorsPerBlock = device.blockSize / Self.sectorSize
+        // Each time, what is under way is waited for; and it is taken before it is needed.
+        stretch = UInt64(min(max(segmentSize, segments.count / 8 * segmentSize), Self.stretchMax))
         precondition(segmentSize % device.blockSize == 0 && segmentSize % pageSize == 0)
         memory = try Mapping(length: 2 * segmentSize)
         slices = Array(repeating: nil, count: Self.slicesMax)
@@ -59,18 +78,21 @@ import Kernel
     /// call. They count as of use from now on. Nil when all but `spared` free segments are used.
     func reserve(_ sectors: Int, sparing spared: Int) -> (sector: UInt64, object: UnsafeMutableRawPointer)? {
         if let segment, filled + sectors <= segments.sectorsPerSegment {
-            if (filled - submitted) * Self.sectorSize >= Self.sliceSize { submit(upTo: wholeBlocks) }
+            if (filled - submitted) * Self.sectorSize >= Self.sliceSize {
+                submit(upTo: filled / Self.sectorsPerPage * Self.sectorsPerPage)
+            }
             segments.add(sectors, to: segment)
         } else {
             guard openNext(sparing: spared) else { return nil }
             segments.add(sectors, to: segment!)
         }
         isMemoryUsed = true
-        defer { filled += sectors }
+        defer {
+            filled += sectors
+            unflushed += sectors
+        }
         return unsafe (sector(filled), memory.base + turn * segmentSize + filled * Self.sectorSize)
     }
-
-    private var wholeBlocks: Int { filled / sectorsPerBlock * sectorsPerBlock }
 
     /// The device's number of a sector of the open segment.
     private func sector(_ index: Int) -> UInt64 {
@@ -81,11 +103,12 @@ import Kernel
         segments.collect()
         guard segments.freeCount > spared else { return false }
         if let segment {
-            submitRest()
+            submitRest(to: Self.sectorsPerPage)
             // Not free at once: what was just laid out in it is of use.
             segments.close(segment)
         }
         segment = segments.open()
+        if allocates, segments.openedBlank, let segment { allocate(segment) }
         turn = 1 - turn
         while inFlight[turn] > 0 { settle() }
         filled = 0
@@ -93,8 +116,27 @@ import Kernel
         return true
     }
 
-    private func submitRest() {
-        let end = (filled + sectorsPerBlock - 1) / sectorsPerBlock * sectorsPerBlock
+    /// Sets space aside for a segment that holds nothing, and for those behind it when that was
+    /// not done yet. An error is not one of the log's: the writes will tell.
+    private func allocate(_ segment: UInt32) {
+        let size = UInt64(segmentSize)
+        let start = UInt64(segment) * size
+        let isNew = start + size > allocated
+        let length = isNew ? min(stretch, UInt64(segments.count) * size - start) : size
+        switch device.allocate(offset: start, length: length) {
+        case nil:
+            if isNew { allocated = start + length }
+        case .notSupported?: allocates = false
+        // Some of it may be had, or not.
+        default: stretch = size
+        }
+    }
+
+    /// Writes what is laid out, up to a multiple of so many sectors. Nothing alone: it could be
+    /// under way still when the segment, empty, is opened anew.
+    private func submitRest(to multiple: Int) {
+        guard filled > submitted else { return }
+        let end = (filled + multiple - 1) / multiple * multiple
         let start = unsafe memory.base + turn * segmentSize + filled * Self.sectorSize
         unsafe start.initializeMemory(
             as: UInt8.self, repeating: 0, count: (end - filled) * Self.sectorSize)
@@ -140,7 +182,9 @@ import Kernel
                 slices[Int(completion.token)] = nil
                 inFlight[slice.turn] -= 1
                 if Int(completion.result) == slice.sectors * Self.sectorSize { continue }
-                fail(slice, completion.result < 0 ? Errno(-completion.result) : .noSpace)
+                let errno = completion.result < 0 ? Errno(-completion.result) : .noSpace
+                if errno.mayTakeEffectLater { segments.doubt(slice.sector) }
+                fail(slice, errno)
             }
         }
     }
@@ -152,7 +196,9 @@ import Kernel
     /// Writes what is laid out, and waits for all writes. `failure` tells of them until the
     /// next object is reserved after `forgetFailures`.
     func flush() {
-        if segment != nil { submitRest() }
+        let isMuch = unflushed * Self.sectorSize >= Self.wholePagesFrom
+        unflushed = 0
+        if segment != nil { submitRest(to: isMuch ? Self.sectorsPerPage : sectorsPerBlock) }
         while inFlight[0] + inFlight[1] > 0 { settle() }
     }
 

@@ -28,6 +28,13 @@ import Synchronization
     /// Free segments that still hold what was written to them, and those that do not.
     private var spares = List()
     private var blanks = List()
+    /// The fewest spares that there were since `takeIdleSpares`.
+    private var sparesMin = 0
+    /// Segments that a transfer may reach yet, which nobody waits for any more: not free before
+    /// some time has gone by. Since when is noted by `releaseDoubted`.
+    private var doubted: [(segment: UInt32, since: UInt64?)] = []
+    /// The segment that was opened last holds nothing: it was never written, or discarded since.
+    private(set) var openedBlank = false
     private var victims: [UInt32] = []
     private var hasSpoiled = false
     private var nextSerial: UInt64 = 1
@@ -54,6 +61,8 @@ import Synchronization
         static let victim: UInt32 = 1 << 29
         /// Some of what it holds cannot be read, and cannot be moved therefore.
         static let spoiled: UInt32 = 1 << 30
+        /// A write to it was given up, and may be carried out yet.
+        static let doubted: UInt32 = 1 << 31
 
         var live: UInt32 { bits & Self.countMask }
         var copies: UInt32 { bits >> Self.countBits & Self.countMask }
@@ -146,7 +155,9 @@ import Synchronization
     public func open() -> UInt32? {
         collect()
         let segment: UInt32
+        openedBlank = spares.count == 0
         if let spare = pop(&spares) {
+            sparesMin = min(sparesMin, spares.count)
             segment = spare
         } else if let blank = pop(&blanks) {
             segment = blank
@@ -185,18 +196,64 @@ import Synchronization
     }
 
     private func becomesSpare(_ segment: UInt32) {
+        let isDoubted = word(segment).has(Word.doubted)
         unsafe words[Int(segment)].store(0, ordering: .relaxed)
+        if isDoubted { return doubted.append((segment, nil)) }
         add(segment, to: &spares)
         free.add(1, ordering: .relaxed)
     }
 
-    /// A free segment that still holds what was written to it, to be discarded, when there are
-    /// more than `kept` of these. `discarded` follows.
-    public func takeToDiscard(keeping kept: Int) -> UInt32? {
-        spares.count > kept ? pop(&spares) : nil
+    // MARK: Discarding
+
+    /// Free segments that hold what was written to them, and were not wanted since this was
+    /// last asked.
+    public func takeIdleSpares() -> Int {
+        defer { sparesMin = spares.count }
+        return sparesMin
     }
 
+    /// A free segment that still holds what was written to it, to be discarded, when there are
+    /// more than `kept` of these. One of the following tells what came of it.
+    public func takeToDiscard(keeping kept: Int) -> UInt32? {
+        guard spares.count > kept, let segment = pop(&spares) else { return nil }
+        sparesMin = min(sparesMin, spares.count)
+        return segment
+    }
+
+    /// It holds nothing any more.
     public func discarded(_ segment: UInt32) { add(segment, to: &blanks) }
+
+    /// It holds what it held.
+    public func notDiscarded(_ segment: UInt32) { add(segment, to: &spares) }
+
+    /// It may lose what it holds at any time from now on: it is not free.
+    public func discardDoubted(_ segment: UInt32) {
+        free.subtract(1, ordering: .relaxed)
+        doubted.append((segment, nil))
+    }
+
+    // MARK: Doubted segments
+
+    /// A write to an open or closed segment was given up, and may be carried out yet: the segment
+    /// is not used again soon after it is empty.
+    public func doubt(_ sector: UInt64) {
+        unsafe words[Int(segment(of: sector))].bitwiseOr(Word.doubted, ordering: .relaxed)
+    }
+
+    /// Doubted segments are free when they have been empty for `time`. To be called now and
+    /// then: they are noted when it is. Nanoseconds.
+    public func releaseDoubted(at now: UInt64, after time: UInt64) {
+        guard !doubted.isEmpty else { return }
+        var kept: [(segment: UInt32, since: UInt64?)] = []
+        for (segment, since) in doubted {
+            if let since, now >= since &+ time {
+                becomesSpare(segment)
+            } else {
+                kept.append((segment, since ?? now))
+            }
+        }
+        doubted = kept
+    }
 
     private func add(_ segment: UInt32, to list: inout List) {
         unsafe links[Int(segment)] = list.first

@@ -15,7 +15,8 @@
 /// One thing NBD cannot exclude: a server that goes on with a write, or a discard, of a lost
 /// connection, after it has answered the same one over the next, or after it was given up. The old
 /// bytes come back if the place has been freed and written anew by then, which is why what fails
-/// is not tried again in the same place.
+/// is not tried again in the same place, and a segment of the log that a request was given up for
+/// with ETIMEDOUT rests (`LogTimes.doubt`).
 public final class NBDDevice: StoreDevice {
     public let size: UInt64
     public let blockSize: Int
@@ -137,7 +138,9 @@ public final class NBDDevice: StoreDevice {
         guard canTrim else { return .notSupported }
         let range = Transfer(memory: 0, length: Int(length), offset: offset, token: 0)
         let lane = leastLoaded
-        if let errno = lane.ask(.trim, .evict, range, sends: false) { return errno }
+        // Not taken in, or not asked for: the server has been away for too long, or still is at
+        // the last one.
+        if lane.ask(.trim, .evict, range, sends: false) != nil { return .busy }
         keeper.wake()
         while true {
             if case .finished(let error)? = lane.takeTrim() { return error == 0 ? nil : Errno(error) }
