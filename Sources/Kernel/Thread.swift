@@ -56,5 +56,7 @@ public struct WakeUp: ~Copyable, Sendable {
 public func sleep(nanoseconds: UInt64) { clinux_sleep(nanoseconds) }
 /// Monotonic nanoseconds.
 public func monotonicNow() -> UInt64 { clinux_now() }
+/// CPUs that this process may run on, at least 1.
+public var usableCPUs: Int { max(1, Int(clinux_cpu_count())) }
 /// Lets another thread run.
 public func yieldThread() { clinux_yield() }

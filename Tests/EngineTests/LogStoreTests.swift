@@ -24,12 +24,13 @@ struct LogStoreTests {
         static let batchMax = 512
 
         init(
-            size: Int = 1 << 20, segmentSize: Int = 16 << 10, blockSize: Int = 512, isSealed: Bool = true
+            size: Int = 1 << 20, segmentSize: Int = 16 << 10, blockSize: Int = 512, isSealed: Bool = true,
+            helpers: Int = 0
         ) throws {
             device = try MemoryDevice(size: size, blockSize: blockSize)
             log = try LogStore(
                 device: device, size: UInt64(size), tier: TierIndex(1),
-                sealer: isSealed ? try Sealer() : nil, segmentSize: segmentSize,
+                sealer: isSealed ? try Sealer() : nil, segmentSize: segmentSize, helpers: helpers,
                 times: LogTimes(spare: 10, doubt: 1000), clock: { [clock] in clock.now.withLock { $0 } })
             pages = try Mapping(length: Self.batchMax * pageSize)
             buffer = try Mapping(length: 3 * pageSize)
@@ -101,6 +102,38 @@ struct LogStoreTests {
         for (place, number) in places { #expect(rig.failure(place, number) == nil) }
         for (place, _) in places { rig.log.drop(place) }
         #expect(rig.log.segments.liveSectors == 0)
+    }
+
+    @Test("lays out the same with threads that compress beside it, in order", arguments: [1, 3])
+    func helpers(count: Int) throws {
+        let alone = try Rig(size: 4 << 20, segmentSize: 256 << 10)
+        let helped = try Rig(size: 4 << 20, segmentSize: 256 << 10, helpers: count)
+        // A batch that is more than one job, the least one, and one that nobody is woken for.
+        for size in [500, 32, 300, 31, 1, 257, 33] {
+            let outcomes = helped.put(Array(0..<size))
+            #expect(outcomes == alone.put(Array(0..<size)))
+            for (number, outcome) in outcomes.enumerated() {
+                guard case .stored(let place) = outcome else {
+                    Issue.record("page \(number) was refused")
+                    continue
+                }
+                #expect(helped.failure(place, number) == nil)
+                helped.log.drop(place)
+                alone.log.drop(place)
+            }
+            helped.log.trim()
+            alone.log.trim()
+        }
+    }
+
+    @Test("has the helpers done with every page when there is no room")
+    func helpersWithoutRoom() throws {
+        let rig = try Rig(size: 256 << 10, helpers: 2)
+        for _ in 0..<20 {
+            let outcomes = rig.put(Array(0..<400))
+            #expect(outcomes.contains(.refused(.full)))
+            for case .stored(let place) in outcomes { rig.log.drop(place) }
+        }
     }
 
     @Test("writes forward, in few writes, and never twice to the same sectors of a segment")

@@ -126,6 +126,8 @@ uint64_t clinux_now(void);
 /* CPU time of the calling thread, nanoseconds. */
 uint64_t clinux_thread_time(void);
 void clinux_yield(void);
+/* CPUs that the calling thread may run on, or a negated errno. */
+int clinux_cpu_count(void);
 void clinux_sleep(uint64_t nanoseconds);
 int clinux_close(int fd);
 /* Starts a thread with all signals blocked but those of its own faults; `thread` receives what join wants. */

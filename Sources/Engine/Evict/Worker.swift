@@ -135,11 +135,18 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         }
         retryAt = nil
         guard pager.settings.mode == .active, !plan.evictsNothing else { return 0 }
+        pager.holdingPassLock { pager.store.hurry(isBeyondLimit) }
         let evicted = storeAccepts ? evict(plan, era, lookingAgain) : 0
         let now = pager.kernel.now()
         let delay = pager.holdingPassLock { pager.store.putDelay(at: now) } ?? 0
         if delay > 0 { retryAt = now + max(delay, Self.retryPauseMin) }
         return evicted
+    }
+
+    /// By more than passes as such let it be.
+    private var isBeyondLimit: Bool {
+        let limit = Int(pager.settings.limit)
+        return limit != 0 && pager.cost > limit + limit / 32
     }
 
     /// How long a huge page stays warm before its pages are looked at one by one: as

@@ -178,7 +178,8 @@ extension Setup {
                 return Store<LinuxKernel>.Setup(
                     .compressed(try CompressedStore(options)), maxBytes: bytesMax ?? 0)
             }
-            let log = try LogStore(device: device, size: device.size, tier: index, sealer: sealer)
+            let log = try LogStore(
+                device: device, size: device.size, tier: index, sealer: sealer, helpers: compressionHelpers)
             var setup = Store<LinuxKernel>.Setup(.log(log), maxBytes: Int(device.size))
             setup.readLimits = tier.readLimits
             setup.writeLimits = tier.writeLimits
@@ -187,6 +188,10 @@ extension Setup {
             throw refusal(index.position, tier, error, "cannot set up the store: \(error.text)")
         }
     }
+
+    /// Threads that compress for a device: they sleep but while pages leave, and two keep up with
+    /// a quick disk. None on a single CPU.
+    private static var compressionHelpers: Int { min(2, usableCPUs - 1) }
 
     /// Opens what a tier keeps its pages on, and its mirror; nil for memory.
     private static func openMirrored(

@@ -9,6 +9,10 @@ public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable
     public let segments: SegmentMap
     let coder: ObjectCoder
     let writer: LogWriter<Device>
+    private let crew: CompressionCrew?
+    private var effort = CompressionEffort()
+    /// Pages are to leave as fast as they can: the guest is beyond its limit. Set by the worker.
+    public var isHurried = false
     private let kept: KeptCopies
     /// What relocated objects are read to.
     let readBuffer: Mapping
@@ -39,10 +43,10 @@ public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable
 
     /// `size`: bytes of the device to use. `sealer`: nil to store pages in the clear; else one
     /// that no other store has. `segmentSize`: bytes; nil for what suits the size.
-    /// `clock`: nanoseconds, for `times`.
+    /// `helpers`: threads that compress beside the worker. `clock`: nanoseconds, for `times`.
     public init(
         device: Device, size: UInt64, tier: TierIndex, sealer: Sealer?, segmentSize: Int? = nil,
-        times: LogTimes = LogTimes(), clock: @escaping @Sendable () -> UInt64 = monotonicNow
+        helpers: Int = 0, times: LogTimes = LogTimes(), clock: @escaping @Sendable () -> UInt64 = monotonicNow
     ) throws(Errno) {
         self.device = device
         self.times = times
@@ -51,7 +55,8 @@ public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable
         segments = try SegmentMap(
             segments: Int(size) / segmentSize, sectorsPerSegment: segmentSize / SegmentMap.sectorSize)
         coder = try ObjectCoder(tier: tier, sealer: sealer)
-        writer = try LogWriter(device: device, segments: segments)
+        crew = helpers > 0 ? try CompressionCrew(coder, helpers: helpers) : nil
+        writer = try LogWriter(device: device, segments: segments, clock: clock)
         kept = try KeptCopies(sectors: size / UInt64(SegmentMap.sectorSize))
         readBuffer = try Mapping(length: Self.relocationsMax * Self.readSize)
         precondition(segments.count > spared, "a log needs segments to be emptied into")
@@ -77,11 +82,36 @@ public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable
     ) {
         writing.withLock { _ in
             let before = writer.bytesWritten
+            let (start, waited) = (clock(), writer.waited)
             writer.forgetFailures()
-            for index in pages.indices { unsafe outcomes[index] = append(pages[index]) }
+            unsafe append(pages, outcomes)
             writer.flush()
             for index in pages.indices { unsafe settle(&outcomes[index]) }
+            // Compression is what makes room, too.
+            let hurries = isHurried && segments.freeCount > segments.count / 2
+            effort.judge(
+                pages: pages.count, elapsed: clock() &- start, waited: writer.waited &- waited,
+                isHurried: hurries)
+            coder.sharePerMille.store(effort.sharePerMille, ordering: .relaxed)
             writtenBytes.add(writer.bytesWritten - before, ordering: .relaxed)
+        }
+    }
+
+    private func append(
+        _ pages: UnsafeBufferPointer<PagePut>, _ outcomes: UnsafeMutableBufferPointer<PutOutcome>
+    ) {
+        guard let crew, pages.count >= CompressionCrew.pagesMin else {
+            for index in pages.indices { unsafe outcomes[index] = append(pages[index]) }
+            return
+        }
+        for first in stride(from: 0, to: pages.count, by: CompressionCrew.pagesMax) {
+            let end = min(first + CompressionCrew.pagesMax, pages.count)
+            unsafe crew.begin(UnsafeBufferPointer(rebasing: pages[first..<end]))
+            for index in first..<end {
+                // Asked for each, whether there is room or not: then none is under way any more.
+                let contents = crew.contents(index - first)
+                unsafe outcomes[index] = append(contents, pages[index].identity, sparing: spared)
+            }
         }
     }
 
@@ -173,6 +203,7 @@ public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable
             segments.collect()
             segments.releaseDoubted(at: now, after: times.doubt)
             writer.trim()
+            crew?.trim()
             if now >= spareLookAt {
                 idleSpares = segments.takeIdleSpares()
                 spareLookAt = now &+ times.spare

@@ -41,6 +41,9 @@ import Kernel
     private var slices: [Slice?]
     private var inFlight = [0, 0]
     private var failures: [(sectors: Range<UInt64>, errno: Errno)] = []
+    private let clock: @Sendable () -> UInt64
+    /// Nanoseconds waited for writes so far.
+    private(set) var waited: UInt64 = 0
     /// Bytes given to the device so far.
     private(set) var bytesWritten: UInt64 = 0
 
@@ -54,8 +57,11 @@ import Kernel
     /// Bytes that the device sets aside in one go, at most.
     private static var stretchMax: Int { 64 << 20 }
 
-    init(device: Device, segments: SegmentMap) throws(Errno) {
+    init(
+        device: Device, segments: SegmentMap, clock: @escaping @Sendable () -> UInt64
+    ) throws(Errno) {
         self.device = device
+        self.clock = clock
         self.segments = segments
         segmentSize = segments.sectorsPerSegment * Self.sectorSize
         sectorsPerBlock = device.blockSize / Self.sectorSize
@@ -173,7 +179,9 @@ import Kernel
         unsafe withUnsafeTemporaryAllocation(
             of: TransferCompletion.self, capacity: Self.slicesMax
         ) { completions in
+            let before = clock()
             let count = unsafe device.reap(.evict, into: completions, wait: true)
+            waited &+= clock() &- before
             for index in 0..<count {
                 let completion = unsafe completions[index]
                 guard let slice = slices[Int(completion.token)] else {

@@ -1,5 +1,6 @@
 import CCodec
 import Kernel
+import Synchronization
 
 /// What a device stores of a page: an object of whole sectors, compressed where that saves a
 /// sector, and sealed unless sealing is off.
@@ -17,19 +18,26 @@ import Kernel
     private let overhead: Int
     /// Sectors of a page that is stored as it is: the longest object.
     let wholeSectors: Int
-    // Of the one compressing thread.
+    // Of the worker.
     private let codecState: Mapping
     private let scratch: Mapping
+    /// Pages in a row that compression did not make smaller, or was not tried on for that.
+    private let misses = Atomic<UInt32>(0)
+    /// How many pages of a thousand are compressed, and what comes of that for the next ones.
+    let sharePerMille = Atomic<UInt32>(1000)
+    private let credit = Atomic<UInt32>(0)
 
     private static let lengthBytes = 2
     private static let sectorSize = SegmentMap.sectorSize
+    /// Bytes that `compress` needs of a thread's own: zeros at first.
+    static var codecStateSize: Int { roundUp(Int(ccodec_lz4_state_size()), to: pageSize) }
 
     public init(tier: TierIndex, sealer: Sealer?) throws(Errno) {
         self.tier = tier
         self.sealer = sealer
         overhead = sealer == nil ? 0 : Sealer.tagLength
         wholeSectors = (pageSize + overhead + Self.sectorSize - 1) / Self.sectorSize
-        codecState = try Mapping(length: roundUp(Int(ccodec_lz4_state_size()), to: pageSize))
+        codecState = try Mapping(length: Self.codecStateSize)
         scratch = try Mapping(length: pageSize)
     }
 
@@ -47,19 +55,55 @@ import Kernel
 
     /// What to store of a page. Valid until the next call. Worker thread only.
     public func contents(of page: UnsafeRawPointer) -> Contents {
+        let sectors = unsafe compress(page, state: codecState.base, to: scratch.base)
+        return unsafe contents(of: page, compressed: scratch.base, sectors: sectors)
+    }
+
+    /// Compresses a page into a page of memory. Returns the sectors of its object; with
+    /// `wholeSectors` it is stored as it is. Any thread, with `codecStateSize` bytes of its own.
+    func compress(
+        _ page: UnsafeRawPointer, state: UnsafeMutableRawPointer, to start: UnsafeMutableRawPointer
+    ) -> Int {
+        guard isWorthTrying else { return wholeSectors }
         let room = length(sectors: wholeSectors - 1)
-        let start = unsafe scratch.base
         let length = unsafe Int(
             ccodec_lz4_compress(
-                codecState.base, page, Int32(pageSize), start + Self.lengthBytes,
-                Int32(room - Self.lengthBytes)))
-        guard length > 0 else { return unsafe Contents(start: page, sectors: wholeSectors) }
+                state, page, Int32(pageSize), start + Self.lengthBytes, Int32(room - Self.lengthBytes)))
+        guard length > 0 else {
+            misses.wrappingAdd(1, ordering: .relaxed)
+            return wholeSectors
+        }
+        if misses.load(ordering: .relaxed) != 0 { misses.store(0, ordering: .relaxed) }
         unsafe start.storeBytes(of: UInt16(length), as: UInt16.self)
         let used = Self.lengthBytes + length
         let sectors = (used + overhead + Self.sectorSize - 1) / Self.sectorSize
         let padding = self.length(sectors: sectors) - used
         unsafe (start + used).initializeMemory(as: UInt8.self, repeating: 0, count: padding)
-        return unsafe Contents(start: start, sectors: sectors)
+        return sectors
+    }
+
+    /// All, a share of them, and after pages that did not become smaller (what is encrypted, or
+    /// compressed already, lies together) only some, until one does.
+    private var isWorthTrying: Bool {
+        let share = sharePerMille.load(ordering: .relaxed)
+        if share < 1000 {
+            let before = credit.wrappingAdd(share, ordering: .relaxed).oldValue
+            if before % 1000 + share < 1000 { return false }
+        }
+        let count = misses.load(ordering: .relaxed)
+        if count < Self.missesMax || count % Self.triedOneOf == 0 { return true }
+        misses.wrappingAdd(1, ordering: .relaxed)
+        return false
+    }
+
+    private static let missesMax: UInt32 = 16
+    private static let triedOneOf: UInt32 = 8
+
+    /// What `compress` has made of a page.
+    func contents(
+        of page: UnsafeRawPointer, compressed: UnsafeRawPointer, sectors: Int
+    ) -> Contents {
+        unsafe Contents(start: sectors == wholeSectors ? page : compressed, sectors: sectors)
     }
 
     /// Makes an object of it. Worker thread only.

@@ -242,6 +242,11 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
     /// A page of a tier could not be read. Fault thread only, before its place is dropped.
     func noteReadError(_ index: TierIndex) { table[index]?.readErrors.increment() }
 
+    /// Whether pages are to leave as fast as they can. Worker thread only, under the pass lock.
+    func hurry(_ isHurried: Bool) {
+        for (_, log) in logs { log.isHurried = isHurried }
+    }
+
     /// Takes finished reads of all tiers, as many as there is room for. Fault thread only.
     func reapFetches(into completions: UnsafeMutableBufferPointer<TransferCompletion>) -> Int {
         var count = 0
