@@ -7,6 +7,9 @@
 struct clinux_ring {
     struct io_uring ring;
     int file;
+    /* The memory that is registered from the first transfer to or from it on. */
+    uint64_t start, length;
+    bool is_registered, is_refused;
 };
 
 int clinux_ring_open(int file, unsigned depth, struct clinux_ring **out)
@@ -36,6 +39,37 @@ int clinux_ring_descriptor(const struct clinux_ring *ring)
     return ring->ring.ring_fd;
 }
 
+void clinux_ring_let_go(struct clinux_ring *ring)
+{
+    if (ring->is_registered) {
+        io_uring_unregister_buffers(&ring->ring);
+        ring->is_registered = false;
+    }
+}
+
+void clinux_ring_offer(struct clinux_ring *ring, uint64_t start, uint64_t length)
+{
+    clinux_ring_let_go(ring);
+    ring->start = start;
+    ring->length = length;
+    ring->is_refused = false;
+}
+
+/* Registered buffers spare the kernel finding and pinning their pages for each transfer. They count
+ * towards RLIMIT_MEMLOCK: where that is not enough, transfers go without. */
+static bool is_fixed(struct clinux_ring *ring, uint64_t address, uint32_t length)
+{
+    if (ring->is_refused || address < ring->start || address + length > ring->start + ring->length) {
+        return false;
+    }
+    if (!ring->is_registered) {
+        struct iovec memory = {(void *)(uintptr_t)ring->start, ring->length};
+        ring->is_registered = io_uring_register_buffers(&ring->ring, &memory, 1) == 0;
+        ring->is_refused = !ring->is_registered;
+    }
+    return ring->is_registered;
+}
+
 static int submit(struct clinux_ring *ring, struct io_uring_sqe *sqe, uint64_t token)
 {
     io_uring_sqe_set_data64(sqe, token);
@@ -49,7 +83,11 @@ int clinux_ring_read(struct clinux_ring *ring, void *to, uint32_t length, uint64
     if (sqe == NULL) {
         return -EBUSY;
     }
-    io_uring_prep_read(sqe, ring->file, to, length, offset);
+    if (is_fixed(ring, (uint64_t)(uintptr_t)to, length)) {
+        io_uring_prep_read_fixed(sqe, ring->file, to, length, offset, 0);
+    } else {
+        io_uring_prep_read(sqe, ring->file, to, length, offset);
+    }
     return submit(ring, sqe, token);
 }
 
@@ -60,7 +98,11 @@ int clinux_ring_write(struct clinux_ring *ring, const void *from, uint32_t lengt
     if (sqe == NULL) {
         return -EBUSY;
     }
-    io_uring_prep_write(sqe, ring->file, from, length, offset);
+    if (is_fixed(ring, (uint64_t)(uintptr_t)from, length)) {
+        io_uring_prep_write_fixed(sqe, ring->file, from, length, offset, 0);
+    } else {
+        io_uring_prep_write(sqe, ring->file, from, length, offset);
+    }
     return submit(ring, sqe, token);
 }
 

@@ -53,6 +53,22 @@ extension LinuxDevice: StoreDevice {
         }
     }
 
+    public func offer(_ queue: TransferQueue, memory: UInt64, length: Int) {
+        switch kind {
+        case .file(let file): file.offer(queue, memory: memory, length: length)
+        case .nbd: break
+        case .mirrored(_, let device): device.offer(queue, memory: memory, length: length)
+        }
+    }
+
+    public func letGo(_ queue: TransferQueue) {
+        switch kind {
+        case .file(let file): file.letGo(queue)
+        case .nbd: break
+        case .mirrored(_, let device): device.letGo(queue)
+        }
+    }
+
     public func read(_ transfer: Transfer) -> Errno? {
         traffic.noteRead(bytes: transfer.length)
         return switch kind {

@@ -51,6 +51,14 @@ public final class MirroredDevice<Side: StoreDevice>: StoreDevice, @unchecked Se
         return later ?? failures[0] ?? failures[1]
     }
 
+    public func offer(_ queue: TransferQueue, memory: UInt64, length: Int) {
+        for side in evictions.sides { side.offer(queue, memory: memory, length: length) }
+    }
+
+    public func letGo(_ queue: TransferQueue) {
+        for side in evictions.sides { side.letGo(queue) }
+    }
+
     /// EOPNOTSUPP: neither side gains by it.
     public func allocate(offset: UInt64, length: UInt64) -> Errno? {
         let failures = evictions.sides.map { $0.allocate(offset: offset, length: length) }

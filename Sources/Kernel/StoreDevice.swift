@@ -46,6 +46,13 @@ public protocol StoreDevice: AnyObject, Sendable {
     /// Counts all transfers, those that fail included.
     var traffic: DeviceTraffic { get }
 
+    /// Tells where in memory most transfers of a queue begin and end, for the device to have the
+    /// kernel keep hold of it: with the first transfer, until `letGo`, when it may be
+    /// released. One range a queue; an empty one takes the offer back. While none is under way.
+    func offer(_ queue: TransferQueue, memory: UInt64, length: Int)
+    /// Lets go of what was offered, until the next transfer. While none is under way.
+    func letGo(_ queue: TransferQueue)
+
     /// Starts a read on behalf of the fault thread. EBUSY: the queue is full.
     func read(_ transfer: Transfer) -> Errno?
     /// Starts a write on behalf of the worker thread. EBUSY: the queue is full.
@@ -72,5 +79,7 @@ public protocol StoreDevice: AnyObject, Sendable {
 
 extension StoreDevice {
     public func readElsewhere(_ transfer: Transfer, _ queue: TransferQueue) -> Errno? { .noData }
+    public func offer(_ queue: TransferQueue, memory: UInt64, length: Int) {}
+    public func letGo(_ queue: TransferQueue) {}
     public func allocate(offset: UInt64, length: UInt64) -> Errno? { .notSupported }
 }

@@ -63,6 +63,16 @@ import CLinux
 
     var fetchDescriptor: Int32 { unsafe clinux_ring_descriptor(fetchRing) }
 
+    func offer(_ queue: TransferQueue, memory: UInt64, length: Int) {
+        unsafe clinux_ring_offer(ring(queue), memory, UInt64(length))
+    }
+
+    func letGo(_ queue: TransferQueue) { unsafe clinux_ring_let_go(ring(queue)) }
+
+    private func ring(_ queue: TransferQueue) -> OpaquePointer {
+        unsafe queue == .fetch ? fetchRing : evictRing
+    }
+
     func read(_ transfer: Transfer) -> Errno? {
         unsafe .from(
             clinux_ring_read(
@@ -96,7 +106,7 @@ import CLinux
         _ queue: TransferQueue, into completions: UnsafeMutableBufferPointer<TransferCompletion>,
         wait: Bool
     ) -> Int {
-        let ring = unsafe queue == .fetch ? fetchRing : evictRing
+        let ring = unsafe ring(queue)
         return unsafe withUnsafeTemporaryAllocation(of: clinux_completion.self, capacity: completions.count) {
             raw in
             let count = unsafe clinux_ring_reap(ring, raw.baseAddress!, Int32(raw.count), wait)

@@ -172,6 +172,11 @@ int clinux_ring_open(int file, unsigned depth, struct clinux_ring **out);
 void clinux_ring_close(struct clinux_ring *ring);
 /* The descriptor to poll for completions. */
 int clinux_ring_descriptor(const struct clinux_ring *ring);
+/* Most transfers will be to or from this memory: it is registered with the first one, where the
+ * kernel allows it, and pinned from then on until it is let go, which may be when none is under
+ * way. Another offer takes the place of the last; one of 0 bytes lets go for good. */
+void clinux_ring_offer(struct clinux_ring *ring, uint64_t start, uint64_t length);
+void clinux_ring_let_go(struct clinux_ring *ring);
 int clinux_ring_read(struct clinux_ring *ring, void *to, uint32_t length, uint64_t offset, uint64_t token);
 int clinux_ring_write(struct clinux_ring *ring, const void *from, uint32_t length, uint64_t offset,
                       uint64_t token);

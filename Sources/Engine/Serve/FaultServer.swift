@@ -38,9 +38,13 @@ import Kernel
         wholeParts.reserveCapacity(hugePageSize / pageSize)
         unsafe messages = .allocate(capacity: Self.messagesMax)
         unsafe messages.initialize(repeating: FaultMessage(address: 0, isWrite: false))
+        pager.store.offer(fetches.memory.start, length: fetches.memory.length)
     }
 
-    deinit { unsafe messages.deallocate() }
+    deinit {
+        pager.store.offer(0, length: 0)
+        unsafe messages.deallocate()
+    }
 
     /// Serves until nothing has come for a while worth waiting for.
     public func serveUntilQuiet() {

@@ -46,6 +46,11 @@ final class FetchTable {
         free = Array((0..<Self.capacity).reversed())
     }
 
+    /// Address and bytes of all buffers.
+    var memory: (start: UInt64, length: Int) {
+        unsafe (UInt64(UInt(bitPattern: buffers.base)), buffers.length)
+    }
+
     var freeCount: Int { free.count }
     var isIdle: Bool { free.count == Self.capacity }
 

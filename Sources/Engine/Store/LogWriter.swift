@@ -70,7 +70,10 @@ import Kernel
         precondition(segmentSize % device.blockSize == 0 && segmentSize % pageSize == 0)
         memory = try Mapping(length: 2 * segmentSize)
         slices = Array(repeating: nil, count: Self.slicesMax)
+        unsafe device.offer(.evict, memory: UInt64(UInt(bitPattern: memory.base)), length: memory.length)
     }
+
+    deinit { device.offer(.evict, memory: 0, length: 0) }
 
     /// Sectors that can be laid out before all but `spared` free segments are used up, with
     /// objects of at most `longest`, none of which lies in two segments.
@@ -220,7 +223,10 @@ import Kernel
 
     /// Gives the memory back if it was not used since the last call.
     func trim() {
-        if !isMemoryUsed { memory.release(offset: 0, length: memory.length) }
+        if !isMemoryUsed {
+            device.letGo(.evict)
+            memory.release(offset: 0, length: memory.length)
+        }
         isMemoryUsed = false
     }
 }

@@ -33,6 +33,8 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
 
     public let words: WordTable
     private let table = TierTable<Port>()
+    /// Where the fault server reads pages to. Control thread.
+    private var fetchMemory: (start: UInt64, length: Int) = (0, 0)
     /// Threads within `reading`.
     private let readers = Atomic<Int>(0)
     /// The order in which pages are offered, without what is being drained. Under the pass lock.
@@ -92,6 +94,7 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
     /// pass lock.
     func insert(_ setup: Setup) -> TierIndex {
         guard let index = table.freeIndex else { preconditionFailure("one tier too many") }
+        setup.backing.device?.offer(.fetch, memory: fetchMemory.start, length: fetchMemory.length)
         table.insert(Tier(index, setup))
         if case .compressed = setup.backing { order.insert(index, at: 0) } else { order.append(index) }
         return index
@@ -245,6 +248,13 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
     /// Whether pages are to leave as fast as they can. Worker thread only, under the pass lock.
     func hurry(_ isHurried: Bool) {
         for (_, log) in logs { log.isHurried = isHurried }
+    }
+
+    /// Tells all devices, and those to come, where pages are read to. Control thread, while there
+    /// is no fault server, or none any more.
+    func offer(_ start: UInt64, length: Int) {
+        fetchMemory = (start, length)
+        table.forEach { $0.backing.device?.offer(.fetch, memory: start, length: length) }
     }
 
     /// Takes finished reads of all tiers, as many as there is room for. Fault thread only.
