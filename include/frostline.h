@@ -151,8 +151,13 @@ typedef struct frostline_tier {
     uint64_t write_bytes_max;   /* per second */
     /* FILE and NBD: a second place, FILE or NBD and without a mirror of its own, that holds
      * the same: a page is stored when both have it, and read from the other if one fails.
-     * Takes FROSTLINE_SEAL_AUTO: the seal tells which of them is right. Kind, max_bytes, path and what belongs to NBD are used of it. NULL: none. */
+     * Takes FROSTLINE_SEAL_AUTO: the seal tells which of them is right. Kind, max_bytes, path,
+     * preallocate and what belongs to NBD are used of it. NULL: none. */
     const struct frostline_tier *mirror;
+    /* FILE, not a block device: 1: the space of max_bytes is set aside at the start, or creation
+     * fails with -ENOSPC, and kept until the end. 0: the file grows, and shrinks. */
+    uint32_t preallocate;
+    uint32_t reserved;          /* 0 */
 } frostline_tier;
 
 /* What becomes of a guest access whose page the store cannot give back. */

@@ -65,7 +65,17 @@ int clinux_store_allocate(int fd, uint64_t offset, uint64_t length)
     return fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length) < 0 ? -errno : 0;
 }
 
-static int open_store(const char *path, uint64_t size)
+/* Not by trying alone: a file system would first be filled up. */
+static int reserve(int fd, uint64_t size)
+{
+    struct statfs system;
+    if (fstatfs(fd, &system) == 0 && size / (uint64_t)system.f_bsize > system.f_bavail) {
+        return -ENOSPC;
+    }
+    return clinux_store_allocate(fd, 0, size);
+}
+
+static int open_store(const char *path, uint64_t size, bool preallocate)
 {
     /* Before O_DIRECT is asked of a pipe or a terminal. */
     if (!is_file_or_device(path)) {
@@ -86,14 +96,19 @@ static int open_store(const char *path, uint64_t size)
     if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode)) {
         unlink(path);
     }
+    answer = preallocate ? reserve(fd, size) : 0;
+    if (answer < 0) {
+        close(fd);
+        return answer;
+    }
     return fd;
 }
 
-int clinux_store_file_open(const char *path, uint64_t size)
+int clinux_store_file_open(const char *path, uint64_t size, bool preallocate)
 {
     /* Devices have stable names that are links, and the file itself must be unlinked. */
     char *target = realpath(path, NULL);
-    int answer = open_store(target != NULL ? target : path, size);
+    int answer = open_store(target != NULL ? target : path, size, preallocate);
     free(target);
     return answer;
 }

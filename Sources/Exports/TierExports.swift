@@ -97,6 +97,11 @@ extension TierOptions {
         case FROSTLINE_SEAL_OFF.rawValue: seal = .off
         default: throw refusal(unsafe "seal \(tier.seal) is unknown; there are auto and off")
         }
+        switch unsafe tier.preallocate {
+        case 0: preallocates = false
+        case 1: preallocates = true
+        default: throw refusal(unsafe "preallocate is \(tier.preallocate); it is 0 or 1")
+        }
         tlsCertificates = unsafe tier.tls_certificates.map { unsafe String(cString: $0) }
         connections = unsafe Int(tier.connections)
         timeoutSeconds = unsafe Int(tier.timeout_seconds)
@@ -133,12 +138,15 @@ extension TierOptions.Kind {
     }
 }
 
+/// Bytes of the struct as it was at first.
+private let leastSize = unsafe MemoryLayout<frostline_tier>.offset(of: \.mirror)!
+
 /// The caller's tier: an older caller has a shorter struct, the rest is 0.
 private func known(
     _ given: UnsafePointer<frostline_tier>, _ index: Int
 ) throws(SetupFailure) -> frostline_tier {
     let size = unsafe Int(given.pointee.struct_size)
-    guard unsafe size >= MemoryLayout<frostline_tier>.size else {
+    guard size >= leastSize else {
         throw SetupFailure(.invalid, "tier \(index): frostline_tier.struct_size is too small")
     }
     var known = unsafe frostline_tier()

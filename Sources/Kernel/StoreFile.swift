@@ -10,6 +10,7 @@ import CLinux
     public let size: UInt64
     /// What O_DIRECT asks for: 512 to 4096 bytes.
     let blockSize: Int
+    private let isPreallocated: Bool
 
     /// Reads that may be under way at once.
     public static let fetchDepth = 64
@@ -25,9 +26,11 @@ import CLinux
         case noDirectIO
     }
 
-    /// Opens `path`, creating a file of mode 0600 and `size` bytes (sparse) where there is none.
-    public init(path: String, size: UInt64) throws(OpenFailure) {
-        let number = unsafe path.withCString { unsafe clinux_store_file_open($0, size) }
+    /// Opens `path`, creating a file of mode 0600 and `size` bytes where there is none: sparse, or,
+    /// when it `preallocates`, with all its space, which is not given back before it is closed.
+    /// EOPNOTSUPP then: it is no file, or its file system cannot.
+    public init(path: String, size: UInt64, preallocates: Bool = false) throws(OpenFailure) {
+        let number = unsafe path.withCString { unsafe clinux_store_file_open($0, size, preallocates) }
         if number < 0 { throw Self.failure(number) }
         let descriptor = Descriptor(adopting: number)
         let block = clinux_store_block_size(number)
@@ -48,6 +51,7 @@ import CLinux
         unsafe fetchRing = fetch!
         unsafe evictRing = evict!
         self.size = size
+        isPreallocated = preallocates
     }
 
     private static func failure(_ answer: Int32) -> OpenFailure {
@@ -95,11 +99,11 @@ import CLinux
     }
 
     func discard(offset: UInt64, length: UInt64) -> Errno? {
-        .from(clinux_store_discard(descriptor.number, offset, length))
+        isPreallocated ? .notSupported : .from(clinux_store_discard(descriptor.number, offset, length))
     }
 
     func allocate(offset: UInt64, length: UInt64) -> Errno? {
-        .from(clinux_store_allocate(descriptor.number, offset, length))
+        isPreallocated ? .notSupported : .from(clinux_store_allocate(descriptor.number, offset, length))
     }
 
     func reap(

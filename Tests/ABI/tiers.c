@@ -1,6 +1,9 @@
 /* Tiers: lists of them, what is refused about them, their statistics. */
 #include "abi_test.h"
 
+#include <dirent.h>
+#include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static frostline_tier tier_of(uint32_t kind, const char *path, uint64_t max_bytes)
@@ -54,6 +57,11 @@ static void refuses_lists(void)
     tiers[1] = tier_of(FROSTLINE_TIER_COMPRESSED, NULL, 0);
     refuses(options_with(tiers, 2), -EINVAL, "tier 1 (compressed): compressed memory comes first");
     refuses_second(tiers[1], -EINVAL, "there is one already");
+    /* As it was before it had mirrors. */
+    tiers[0].struct_size = offsetof(frostline_tier, mirror);
+    refuses(options_with(tiers, 1), -ENOENT, "cannot open the store /nonexistent/store");
+    tiers[0].struct_size--;
+    refuses(options_with(tiers, 1), -EINVAL, "struct_size");
     tiers[0].struct_size = 8;
     refuses(options_with(tiers, 1), -EINVAL, "struct_size");
 }
@@ -99,6 +107,15 @@ static void refuses_values(void)
     tier = tier_of(FROSTLINE_TIER_FILE, "/nonexistent/store", 616 * MIB);
     tier.incompressible = FROSTLINE_INCOMPRESSIBLE_KEEP_RAW;
     refuses_tier(tier, -EINVAL, "kind compressed only");
+    tier = tier_of(FROSTLINE_TIER_FILE, "/nonexistent/store", 64 * MIB);
+    tier.preallocate = 2;
+    refuses_tier(tier, -EINVAL, "preallocate is 2");
+    tier = tier_of(FROSTLINE_TIER_COMPRESSED, NULL, 0);
+    tier.preallocate = 1;
+    refuses_tier(tier, -EINVAL, "preallocation is for kind file");
+    tier = tier_of(FROSTLINE_TIER_FILE, ".build/abi/preallocated", UINT64_C(1) << 43);
+    tier.preallocate = 1;
+    refuses_tier(tier, -ENOSPC, "to preallocate; lower the size");
 }
 
 static frostline_tier_stats tier_stats_of(frostline_pager *pager, uint32_t index)
@@ -188,8 +205,43 @@ static void cascades(void)
     munmap(memory, length);
 }
 
+/* Bytes that the nameless file has of its file system. */
+static uint64_t space_of(const char *name)
+{
+    uint64_t bytes = 0;
+    DIR *descriptors = opendir("/proc/self/fd");
+    for (struct dirent *entry; descriptors != NULL && (entry = readdir(descriptors)) != NULL;) {
+        char target[4096] = "";
+        struct stat status;
+        if (readlinkat(dirfd(descriptors), entry->d_name, target, sizeof target - 1) > 0
+            && strstr(target, name) != NULL && fstat(atoi(entry->d_name), &status) == 0) {
+            bytes = (uint64_t)status.st_blocks * 512;
+        }
+    }
+    closedir(descriptors);
+    return bytes;
+}
+
+static void preallocates(void)
+{
+    for (uint32_t preallocate = 0; preallocate < 2; preallocate++) {
+        frostline_tier tier = tier_of(FROSTLINE_TIER_FILE, ".build/abi/space", 64 * MIB);
+        tier.preallocate = preallocate;
+        frostline_options options = options_with(&tier, 1);
+        frostline_host host = silent_host();
+        frostline_pager *pager;
+        char error[512] = "";
+        check(api.create(&options, &host, &pager, error, sizeof error) == 0, "a pager with a file is created", error);
+        uint64_t space = space_of(".build/abi/space");
+        check(preallocate ? space >= 64 * MIB : space < MIB, "a file has its space when that was asked for", "st_blocks");
+        api.destroy(pager);
+        check(space_of(".build/abi/space") == 0, "the file is gone with the pager", "st_blocks");
+    }
+}
+
 void test_tiers(void)
 {
+    preallocates();
     refuses_lists();
     refuses_values();
     cascades();

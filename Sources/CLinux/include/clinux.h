@@ -186,8 +186,9 @@ int clinux_ring_reap(struct clinux_ring *ring, struct clinux_completion *complet
 /* ---- file.c ---- */
 
 /* Opens (creating it, mode 0600) a file or block device for O_DIRECT, and locks
- * it against every other open. `size` of a block device is checked, a file's is set. */
-int clinux_store_file_open(const char *path, uint64_t size);
+ * it against every other open. `size` of a block device is checked, a file's is set, and
+ * with `preallocate` set aside. */
+int clinux_store_file_open(const char *path, uint64_t size, bool preallocate);
 /* What memory, offset and length of O_DIRECT transfers must be multiples of. */
 int clinux_store_block_size(int fd);
 /* Frees the space of a range: TRIM of a block device, a hole in a file. */

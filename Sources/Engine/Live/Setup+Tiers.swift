@@ -83,6 +83,11 @@ extension Setup {
                 "the timeout is \(tier.timeoutSeconds) s; choose 1 to \(TierOptions.timeoutSecondsMax), "
                     + "or leave it out for 30")
         }
+        if tier.preallocates {
+            guard case .file = tier.kind else {
+                throw refusal(index, tier, .invalid, "preallocation is for kind file; leave it out")
+            }
+        }
         if let mirror = tier.mirror?.options { try checkMirror(mirror, of: tier, index) }
         if case .nbd = tier.kind { return }
         try require(
@@ -215,18 +220,29 @@ extension Setup {
         case .nbd(let uri): return LinuxDevice(try openExport(uri, tier, index, host))
         case .file(let path):
             do {
-                return LinuxDevice(try StoreFile(path: path, size: tier.maxBytes))
+                return LinuxDevice(
+                    try StoreFile(path: path, size: tier.maxBytes, preallocates: tier.preallocates))
             } catch {
-                let reason = describe(error, path: path, size: tier.maxBytes)
+                let reason = describe(error, path: path, size: tier.maxBytes, tier.preallocates)
                 throw refusal(index, tier, reason.errno, reason.message)
             }
         }
     }
 
     private static func describe(
-        _ failure: StoreFile.OpenFailure, path: String, size: UInt64
+        _ failure: StoreFile.OpenFailure, path: String, size: UInt64, _ preallocates: Bool
     ) -> SetupFailure {
         switch failure {
+        case .failed(.noSpace) where preallocates:
+            SetupFailure(
+                .noSpace,
+                "the file system of \(path) has no \(size) bytes free to preallocate; lower the size, "
+                    + "or let the file grow")
+        case .failed(.notSupported) where preallocates:
+            SetupFailure(
+                .notSupported,
+                "\(path) cannot be preallocated: a block device has its space, and not every file "
+                    + "system can; leave it out")
         case .failed(let errno):
             SetupFailure(
                 errno,

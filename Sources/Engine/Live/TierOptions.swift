@@ -21,6 +21,8 @@ public struct TierOptions: Sendable {
     public var incompressible = IncompressiblePages.refuse
     /// Of anything else.
     public var seal = Seal.automatic
+    /// A file's space is set aside at the start, and kept.
+    public var preallocates = false
     /// A folder.
     public var tlsCertificates: String?
     /// 0: as many as suit the server.
