@@ -170,22 +170,3 @@ int bare_register(void *base, uint64_t length)
     close(fd);
     return answer;
 }
-
-int bare_file_create(const char *path, const void *contents, uint64_t length)
-{
-    enum { PART = 1 << 20 };
-    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_DIRECT, 0600);
-    if (fd < 0) {
-        return -errno;
-    }
-    unlink(path);
-    for (uint64_t done = 0; done < length; done += PART) {
-        uint64_t part = length - done < PART ? length - done : PART;
-        if (pwrite(fd, (const char *)contents + done, part, (off_t)done) != (ssize_t)part) {
-            int answer = errno != 0 ? -errno : -EIO;
-            close(fd);
-            return answer;
-        }
-    }
-    return fd;
-}

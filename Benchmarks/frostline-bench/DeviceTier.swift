@@ -61,6 +61,18 @@ struct DeviceTier {
         try runEviction("evict/file", try Guest(pageCount: bench.pageCount))
     }
 
+    /// As under a limit that the guest is beyond.
+    func runHurried() throws -> [Result] {
+        try runEviction("evict/file/hurried", try Guest(pageCount: bench.pageCount), isHurried: true)
+    }
+
+    func runPreallocated() throws -> [Result] {
+        var tier = TierOptions(.file(path: Self.store), maxBytes: 4 * UInt64(bench.pageCount * pageSize))
+        tier.preallocates = true
+        return try runEviction(
+            "evict/file/preallocated", try Guest(pageCount: bench.pageCount), .tiers([tier]))
+    }
+
     /// Pages that LZ4 gives up on: the device has more to do, and the CPU less.
     func runIncompressible() throws -> [Result] {
         let guest = try Guest(pageCount: bench.pageCount)
@@ -68,13 +80,29 @@ struct DeviceTier {
         return try runEviction("evict/file/incompressible", guest)
     }
 
-    private func runEviction(_ name: String, _ guest: Guest) throws -> [Result] {
+    /// First into space that was never written, then into space that was.
+    private func runEviction(
+        _ name: String, _ guest: Guest, _ store: PagerOptions.StoreChoice? = nil, isHurried: Bool = false
+    ) throws -> [Result] {
         let codec = try SealedPages(of: guest)
-        let rig = try rig(guest)
+        let rig = try PagerRig(guest, store: store ?? .file(path: Self.store, size: 4 * guest.length))
         defer { rig.close() }
         guard case .log(let log) = rig.live.pager.store.tiers[0].backing else {
             preconditionFailure("a file store is a log")
         }
+        log.isHurried = isHurried
+        var fresh: [Double] = []
+        var freshDevice: [Double] = []
+        for part in 0..<guest.partCount {
+            let pages = guest.pages(ofPart: part)
+            let start = monotonicNow()
+            rig.evict(pages)
+            fresh.append(Double(pages.count * pageSize) / Double(monotonicNow() - start))
+            freshDevice.append(try sequentialRate(guest, nil))
+        }
+        for part in 0..<guest.partCount { _ = guest.touch(part: part) }
+        let descriptor = try floorFile(guest)
+        defer { bare_close(descriptor) }
         var ours: [Double] = []
         var written: [Double] = []
         var device: [Double] = []
@@ -85,16 +113,22 @@ struct DeviceTier {
             guest.write(part: part)
             let before = log.writtenBytes.value
             let start = monotonicNow()
-            spent.append(Double(pages.count * pageSize) / cpuTime { rig.evict(pages) })
+            let cpuBefore = bench_process_cpu_time()
+            rig.evict(pages)
             let elapsed = Double(monotonicNow() - start)
+            spent.append(Double(pages.count * pageSize) / Double(bench_process_cpu_time() - cpuBefore))
             ours.append(Double(pages.count * pageSize) / elapsed)
             written.append(Double(log.writtenBytes.value - before) / elapsed)
-            device.append(try sequentialRate(guest))
+            device.append(try sequentialRate(guest, descriptor))
             cpu.append(Double(pageSize) / codec.sealBare(guest.order(ofPart: part)))
             _ = guest.touch(part: part)
         }
-        let floor = "writing the guest's memory to another file, 1 MiB at a time, O_DIRECT"
+        let floor = "writing the guest's memory over another file, 1 MiB at a time, O_DIRECT"
         return [
+            Result(
+                name + "/new", median(fresh), "GB/s", floor: median(freshDevice),
+                "guest memory that leaves for space that was never written; writing it to a new file, "
+                    + "1 MiB at a time, O_DIRECT"),
             Result(
                 name, median(ours), "GB/s", floor: median(device), "guest memory that leaves; \(floor)"),
             Result(
@@ -102,20 +136,34 @@ struct DeviceTier {
                 "bytes that are written; \(floor)"),
             Result(
                 name + "/cpu", median(spent), "GB/s", floor: median(cpu),
-                "guest memory that leaves, by CPU time; LZ4 compression and \(codec.cipherName) alone "
+                "guest memory that leaves, by CPU time of all threads; LZ4 compression and \(codec.cipherName) alone "
                     + "of the same pages, into memory"),
         ]
     }
 
-    /// GB/s.
-    private func sequentialRate(_ guest: Guest) throws -> Double {
-        let start = monotonicNow()
+    private func floorFile(_ guest: Guest) throws -> Int32 {
         let descriptor = bare_file_create(".build/bench/floor", guest.base, guest.length)
-        let elapsed = monotonicNow() - start
         guard descriptor >= 0 else {
             throw BenchmarkFailure("cannot write .build/bench/floor: \(Errno(-descriptor).text)")
         }
-        bare_close(descriptor)
+        return descriptor
+    }
+
+    /// GB/s, to a file that was written, or else to a new one.
+    private func sequentialRate(_ guest: Guest, _ descriptor: Int32?) throws -> Double {
+        let start = monotonicNow()
+        let elapsed: UInt64
+        if let descriptor {
+            let answer = bare_file_overwrite(descriptor, guest.base, guest.length)
+            elapsed = monotonicNow() - start
+            guard answer == 0 else {
+                throw BenchmarkFailure("cannot write .build/bench/floor: \(Errno(-answer).text)")
+            }
+        } else {
+            let descriptor = try floorFile(guest)
+            elapsed = monotonicNow() - start
+            bare_close(descriptor)
+        }
         return Double(guest.length) / Double(elapsed)
     }
 
@@ -190,7 +238,7 @@ struct DeviceTier {
 }
 
 /// The guest's pages as objects of a device, by the engine and by the libraries alone.
-private final class SealedPages {
+final class SealedPages {
     private let guest: Guest
     private let coder: ObjectCoder
     private let cipher: Sealer.Cipher

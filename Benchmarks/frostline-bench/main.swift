@@ -39,14 +39,20 @@ try measure("policy/prefetch") { try FaultRates(bench: bench).runSequential() }
 try measure("faults-per-second/zram") { try FaultRates(bench: bench).runZram() }
 try measure("faults-per-second/swap") { try FaultRates(bench: bench).runSwap() }
 try measure("faults-per-second/file") { try FaultRates(bench: bench).runFile() }
+for depth in FaultDepths.depths {
+    try measure("iops/file/\(depth)") { try FaultDepths(bench: bench).runFile(depth: depth) }
+    try measure("iops/nbd/\(depth)") { try FaultDepths(bench: bench).runNBD(depth: depth) }
+}
 for depth in Remote.depths {
-    try measure("iops/nbd/\(depth)") { try Remote(bench: bench).rate(depth: depth) }
+    try measure("reads/nbd/\(depth)") { try Remote(bench: bench).rate(depth: depth) }
 }
 try measure("fault/nbd") { try Remote(bench: bench).faultTimes() }
 try measure("evict") { try Eviction(bench: bench).run() }
 try measure("evict/file/clean") { try Eviction(bench: bench).runClean() }
 try measure("fault/file") { try DeviceTier(bench: bench).runFaults() }
 try measure("evict/file") { try DeviceTier(bench: bench).runEviction() }
+try measure("evict/file/hurried") { try DeviceTier(bench: bench).runHurried() }
+try measure("evict/file/preallocated") { try DeviceTier(bench: bench).runPreallocated() }
 try measure("evict/file/incompressible") { try DeviceTier(bench: bench).runIncompressible() }
 try measure("cpu-per-page") { try DeviceTier(bench: bench).runCosts() }
 try measure("write-amplification") { try DeviceTier(bench: bench).runChurn() }

@@ -60,6 +60,8 @@ uint64_t bench_touch_threads(const void *base, const uint32_t *order, int count,
                              uint64_t *elapsed);
 /* CPU time of the calling thread, nanoseconds. */
 uint64_t bench_cpu_time(void);
+/* CPU time of all threads of this process, nanoseconds. */
+uint64_t bench_process_cpu_time(void);
 /* Fills a page with contents of its own that LZ4 halves: runs of noise, and repeats
  * from earlier in the page. The first word tells the page. */
 void bench_fill(void *page, uint64_t number);
@@ -99,8 +101,16 @@ void bench_write(void *base, uint32_t page);
 uint64_t bench_read(const void *base, uint32_t page);
 
 void bare_close(int fd);
-/* Creates a nameless O_DIRECT file with these contents; the descriptor or a negated errno. */
+
+/* ---- file.c: a file, read and written O_DIRECT ---- */
+
+/* Creates a nameless one with these contents; the descriptor or a negated errno. */
 int bare_file_create(const char *path, const void *contents, uint64_t length);
+/* Writes them once more, 1 MiB at a time; 0 or a negated errno. */
+int bare_file_overwrite(int fd, const void *contents, uint64_t length);
+/* Reads the pages of `order` by io_uring, `depth` at once, at most 64; `elapsed` gets the
+ * nanoseconds. 0 or a negated errno. */
+int bare_file_read_many(int fd, const uint32_t *order, int count, int depth, uint64_t *elapsed);
 
 /* ---- nbd.c: libnbd alone, one connection ---- */
 
