@@ -27,6 +27,8 @@ public final class Tier<Port: KernelPort>: @unchecked Sendable {
     private var health = StoreHealth()
     /// It had no room for a page.
     private var full: Full?
+    /// It failed to take pages, and has taken none since.
+    private var hasFailed = false
     /// Its oldest pages are moving on.
     var isDemoting = false
     /// When it is worth trying to move pages out of it again.
@@ -115,7 +117,8 @@ public final class Tier<Port: KernelPort>: @unchecked Sendable {
         } else if answers.taken > 0 {
             health.record(nil, index, region, at: now, host: host)
         }
-        let seen: Condition = full != nil ? .full : health.isFailing ? .failing : .active
+        if answers.failure != nil { hasFailed = true } else if answers.taken > 0 { hasFailed = false }
+        let seen: Condition = hasFailed ? .failing : full != nil ? .full : .active
         condition.store(seen.rawValue, ordering: .relaxed)
     }
 
