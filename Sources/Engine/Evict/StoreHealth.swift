@@ -22,8 +22,6 @@ public struct StoreHealth {
         }
     }
 
-    public var isFailing: Bool { state != .working }
-
     /// `failure`: the last error of a batch and the page it befell.
     public mutating func record(
         _ failure: (errno: Errno, page: Int)?, _ tier: TierIndex, _ region: Region, at now: UInt64,
