@@ -114,9 +114,4 @@ struct CascadeTests {
     private func pages(_ live: LivePager, _ index: Int) -> Int {
         live.pager.counters.pages(in: TierIndex(index + 1))
     }
-
-    private func waitUntil(_ condition: () -> Bool) {
-        let deadline = monotonicNow() + 120_000_000_000
-        while !condition(), monotonicNow() < deadline { Kernel.sleep(nanoseconds: 10_000_000) }
-    }
 }

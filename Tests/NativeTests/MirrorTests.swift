@@ -139,13 +139,3 @@ extension RemoteStorage {
         }
     }
 }
-
-/// False: it did not become true within a minute.
-private func waitUntil(_ condition: () -> Bool) -> Bool {
-    let deadline = monotonicNow() + 60_000_000_000
-    while !condition() {
-        if monotonicNow() > deadline { return false }
-        Kernel.sleep(nanoseconds: 10_000_000)
-    }
-    return true
-}

@@ -130,11 +130,6 @@ struct StoreFailureTests {
                 && Locator(payload: region.table[$0].payload).tier == TierIndex(1)
         }
     }
-
-    private func waitUntil(_ condition: () -> Bool) {
-        let deadline = monotonicNow() + 60_000_000_000
-        while !condition(), monotonicNow() < deadline { Kernel.sleep(nanoseconds: 10_000_000) }
-    }
 }
 
 /// The pager's store file, taken from under it. It has no name any more, but the

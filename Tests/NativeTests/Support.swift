@@ -73,3 +73,14 @@ let hasHugePages: Bool = {
     let line = text?.split(separator: "\n").first { $0.hasPrefix("HugePages_Free:") }
     return line?.split(separator: " ").last.flatMap { Int($0) } ?? 0 >= 48
 }()
+
+/// False: it did not become true in time, which is plenty.
+@discardableResult
+func waitUntil(_ condition: () -> Bool) -> Bool {
+    let deadline = monotonicNow() + 120_000_000_000
+    while !condition() {
+        if monotonicNow() > deadline { return false }
+        Kernel.sleep(nanoseconds: 10_000_000)
+    }
+    return true
+}
