@@ -60,25 +60,30 @@ let package = Package(
             name: "CBareLoops", dependencies: ["CLinux", "CCodec"], path: "Benchmarks/CBareLoops",
             cSettings: [.define("_GNU_SOURCE"), .unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
         .target(
-            name: "PageCorpus", dependencies: ["Kernel"], path: "Benchmarks/PageCorpus",
+            name: "PageCorpus", dependencies: ["Kernel", "SeededRandom"], path: "Benchmarks/PageCorpus",
             swiftSettings: [.treatAllWarnings(as: .error)]),
         .executableTarget(
             name: "frostline-bench",
             dependencies: ["CBareLoops", "CCodec", "CCrypto", "Engine", "Kernel", "PageCorpus"],
             path: "Benchmarks/frostline-bench",
             swiftSettings: [.treatAllWarnings(as: .error)]),
+        .target(
+            name: "SeededRandom", path: "Tests/SeededRandom",
+            swiftSettings: [.treatAllWarnings(as: .error)]),
         .testTarget(
-            name: "NativeTests", dependencies: ["Engine", "Kernel"],
+            name: "NativeTests", dependencies: ["Engine", "Kernel", "SeededRandom"],
             swiftSettings: [.treatAllWarnings(as: .error)]),
         .target(
-            name: "SimulatedKernel", dependencies: ["Kernel"], path: "Tests/SimulatedKernel",
+            name: "SimulatedKernel", dependencies: ["Kernel", "SeededRandom"],
+            path: "Tests/SimulatedKernel",
             swiftSettings: [.treatAllWarnings(as: .error)]),
         .testTarget(
             name: "EngineTests",
-            dependencies: ["CCrypto", "Engine", "Kernel", "PageCorpus"],
+            dependencies: ["CCrypto", "Engine", "Kernel", "PageCorpus", "SeededRandom"],
             swiftSettings: [.treatAllWarnings(as: .error)]),
         .testTarget(
-            name: "SimulationTests", dependencies: ["Engine", "Kernel", "SimulatedKernel"],
+            name: "SimulationTests",
+            dependencies: ["Engine", "Kernel", "SeededRandom", "SimulatedKernel"],
             swiftSettings: [.treatAllWarnings(as: .error)]),
     ],
     swiftLanguageModes: [.v6]

@@ -13,7 +13,8 @@
  *   sentence in `error` (never more than `error_size` bytes, always terminated)
  *   that names what was wrong, what is accepted and what to do.
  * - Every struct that crosses the boundary begins with `struct_size`, which its
- *   owner sets to sizeof as compiled. Fields are only ever appended.
+ *   owner sets to sizeof as compiled. Fields are only ever appended. Reserved
+ *   fields of what is passed in are 0: anything else is refused (-EINVAL).
  * - The library never frees memory of the host program, nor the reverse. Strings
  *   passed in are copied; strings handed out live as long as the library.
  * - "Control thread" below means: any thread, but never two at a time for the
@@ -84,13 +85,16 @@ typedef enum frostline_store {
     FROSTLINE_STORE_FILE = 1
 } frostline_store;
 
-/* Whether what leaves RAM is encrypted, and authenticated as that page's contents. The
+/* Whether what is stored is encrypted, and authenticated as that page's contents. The
  * key is new each time, never leaves RAM and is gone with the pager, and so is what it sealed. */
 typedef enum frostline_seal {
-    /* On files and devices: yes. */
+    /* On files, devices and exports: yes. In memory: no. */
     FROSTLINE_SEAL_AUTO = 0,
     /* No: the guest's memory can be read from the file, and damage to it goes unnoticed. */
-    FROSTLINE_SEAL_OFF = 1
+    FROSTLINE_SEAL_OFF = 1,
+    /* Yes, in memory as well: what the host swaps or dumps of it cannot be read, and damage to it
+     * is a read error. */
+    FROSTLINE_SEAL_ON = 2
 } frostline_seal;
 
 /* How the compressed store, or tier, compresses. */
@@ -151,7 +155,7 @@ typedef struct frostline_tier {
     uint64_t write_bytes_max;   /* per second */
     /* FILE and NBD: a second place, FILE or NBD and without a mirror of its own, that holds
      * the same: a page is stored when both have it, and read from the other if one fails.
-     * Takes FROSTLINE_SEAL_AUTO: the seal tells which of them is right. Kind, max_bytes, path,
+     * Excludes FROSTLINE_SEAL_OFF: the seal tells which of them is right. Kind, max_bytes, path,
      * preallocate and what belongs to NBD are used of it. NULL: none. */
     const struct frostline_tier *mirror;
     /* FILE, not a block device: 1: the space of max_bytes is set aside at the start, or creation
@@ -188,7 +192,7 @@ typedef struct frostline_options {
     uint32_t compression;     /* enum frostline_compression */
     int32_t compression_level;
     uint32_t incompressible;  /* enum frostline_incompressible */
-    uint32_t seal;            /* FILE: enum frostline_seal; otherwise 0, with tiers as well */
+    uint32_t seal;            /* enum frostline_seal; with tiers 0 */
     /* The most host memory that the pool may hold, waste and bookkeeping included; never
      * exceeded. When it is reached, pages stay in RAM. 0: no ceiling of its own; otherwise
      * at least FROSTLINE_POOL_MAX_MIN. */
@@ -250,7 +254,9 @@ typedef enum frostline_log_level {
 
 typedef enum frostline_event_kind {
     /* A tier failed to take a page, or the last one is full. The page went to the next tier, or
-     * stays in RAM, and the guest goes on. */
+     * stays in RAM, and the guest goes on. ETIMEDOUT without a block: for 30 seconds a file or
+     * device has not ended what it was asked to when pages were to leave. They wait, as long as
+     * it takes. */
     FROSTLINE_EVENT_WRITE_FAILED = 1,
     /* That tier takes pages again. One that is removed before it does is not heard of. */
     FROSTLINE_EVENT_WRITE_RECOVERED = 2,
@@ -258,7 +264,11 @@ typedef enum frostline_event_kind {
      * program must stop the VM (read_error=STOP), or the page was poisoned. */
     FROSTLINE_EVENT_READ_FAILED = 3,
     /* No guest access waits for an unreadable page any more. */
-    FROSTLINE_EVENT_READ_RECOVERED = 4
+    FROSTLINE_EVENT_READ_RECOVERED = 4,
+    /* A tier failed to give pages that no guest access waits for: they were to come early, or to
+     * move, or the other place of a mirrored tier gave them. The guest goes on. At the first
+     * of them, and while there are more once a minute; read_errors of the tier counts them. */
+    FROSTLINE_EVENT_UNAWAITED_READ_FAILED = 5
 } frostline_event_kind;
 
 typedef struct frostline_event {
@@ -376,6 +386,15 @@ typedef struct frostline_stats {
     uint64_t raw_bytes;           /* part of compressed_bytes: kept as they are, being incompressible */
     uint64_t compaction_moves;    /* objects of the pool that were moved closer together */
     uint64_t pool_max;            /* as the options said: bound of compressed_cost; 0 for none */
+    /* The stall budget at work, as of a second ago or so; 0 without a budget. */
+    uint64_t stall_share;         /* millionths of vCPU time that are lost: what the budget is compared with */
+    uint64_t eviction_pace;       /* pages a second that leave because the guest hardly notices; 0 above the budget */
+    /* Accesses to pages that were just leaving, which waited until those were put back, and for how
+     * long at most, together: not in fault_time_total, but the budget counts them, too. */
+    uint64_t held_up_accesses;
+    uint64_t held_up_time;
+    uint64_t huge_page_splits;    /* huge pages that were split, to learn which of their pages are in use */
+    uint64_t huge_page_mends;     /* ranges of which all but a few pages were in use, made huge pages again */
 } frostline_stats;
 
 /* What a tier is doing. */
@@ -384,7 +403,8 @@ typedef enum frostline_tier_state {
     FROSTLINE_TIER_ACTIVE = 0,
     /* It has no room: the next one has what it refuses. */
     FROSTLINE_TIER_FULL = 1,
-    /* It failed to take pages, and is tried again after a while. What it has stays there. */
+    /* It failed to take pages, and is tried again after a while; or it has not answered for 30
+     * seconds. What it has stays there. */
     FROSTLINE_TIER_FAILING = 2,
     /* It is being removed: its pages go elsewhere. */
     FROSTLINE_TIER_DRAINING = 3,
@@ -412,6 +432,24 @@ typedef struct frostline_tier_stats {
     uint64_t write_bytes;
     uint64_t read_transfers;  /* reads from the device, and bytes */
     uint64_t read_bytes;
+    /* NBD, of a tier and its mirror together; otherwise 0. */
+    uint32_t connections;     /* connections that are used */
+    uint32_t connected;       /* … of which are there at this moment */
+    uint64_t lost_connections; /* times that one was lost, or given up because nothing came any more */
+    uint64_t reconnections;   /* connections that were made in the place of lost ones */
+    uint64_t failed_reconnections; /* attempts to do so that failed */
+    uint64_t refused_reconnections; /* … of which found something else than the tier's export */
+    uint64_t repeated_requests; /* requests that were sent again over another connection */
+    uint64_t timed_out_requests; /* requests that failed because the server was away for too long */
+    uint64_t failed_reads;    /* reads that the server answered with an error */
+    uint64_t failed_writes;   /* writes and discards that it answered so */
+    const char *seal;         /* of what it keeps: "aes-256-gcm", "chacha20-poly1305" or "none" */
+    /* Reads and writes that the device has not ended yet, and their bytes, with their bounds; of a
+     * mirrored tier each is two. COMPRESSED: 0. */
+    uint64_t in_flight;
+    uint64_t in_flight_max;
+    uint64_t in_flight_bytes;
+    uint64_t in_flight_bytes_max;
 } frostline_tier_stats;
 
 /* Thresholds of a working set: idle for at least 2^0, 2^1 … 2^12 seconds. */

@@ -7,8 +7,8 @@ wanted=(
     # the library
     gcc g++ libc6-dev make pkg-config libglib2.0-dev liburing-dev liblz4-dev libzstd-dev
     libsodium-dev libnbd-dev binutils
-    # its tests: NBD servers, and keys for TLS
-    nbdkit qemu-utils gnutls-bin
+    # its tests: NBD servers, keys for TLS, and file systems
+    nbdkit qemu-utils gnutls-bin xfsprogs
     # the patched QEMU
     ninja-build flex bison bzip2 xz-utils git python3 python3-venv zlib1g-dev libfdt-dev
     dpkg-dev patch

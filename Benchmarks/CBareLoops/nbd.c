@@ -88,6 +88,30 @@ int bare_nbd_read(struct bare_nbd *nbd, void *page, uint64_t number)
     return nbd->calls.pread(nbd->handle, page, PAGE, number * PAGE, 0) < 0 ? -EIO : 0;
 }
 
+static int set_done(void *data, int *error)
+{
+    if (*error != 0) {
+        abort();
+    }
+    *(int *)data = 1;
+    return 1;
+}
+
+int bare_nbd_begin(struct bare_nbd *nbd, void *page, uint64_t number, int *done)
+{
+    nbd_completion_callback callback = {.callback = set_done, .user_data = done};
+    *done = 0;
+    return nbd->calls.aio_pread(nbd->handle, page, PAGE, number * PAGE, callback, 0) < 0 ? -EIO : 0;
+}
+
+int bare_nbd_go_on(struct bare_nbd *nbd)
+{
+    int answer;
+    while ((answer = nbd->calls.poll(nbd->handle, 0)) > 0) {
+    }
+    return answer < 0 ? -EIO : 0;
+}
+
 static int finished(void *data, int *error)
 {
     if (*error != 0) {

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <liburing.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -14,7 +15,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, MESSAGES = 64 };
+enum { PAGE = 4096, MESSAGES = 64, READS_MAX = 64 };
 
 struct bare_server {
     int fd;
@@ -26,6 +27,17 @@ struct bare_server {
     pthread_t thread;
     void *page;
 };
+
+static void copy(struct bare_server *server, uint64_t address, const void *page)
+{
+    struct uffdio_copy copy = {.dst = address, .src = (uintptr_t)page, .len = PAGE};
+    while (ioctl(server->fd, UFFDIO_COPY, &copy) < 0) {
+        if (errno != EAGAIN) {
+            abort();
+        }
+        copy.copy = 0;
+    }
+}
 
 static void place(struct bare_server *server, uint64_t address)
 {
@@ -48,13 +60,113 @@ static void place(struct bare_server *server, uint64_t address)
             }
         }
     }
-    struct uffdio_copy copy = {.dst = address, .src = (uintptr_t)server->page, .len = PAGE};
-    while (ioctl(server->fd, UFFDIO_COPY, &copy) < 0) {
-        if (errno != EAGAIN) {
+    copy(server, address, server->page);
+}
+
+/* Pages on their way, each with a buffer. */
+struct reads {
+    struct io_uring ring;
+    char *buffers;
+    uint64_t addresses[READS_MAX];
+    int done[READS_MAX];
+    bool is_busy[READS_MAX];
+};
+
+static void begin(struct bare_server *server, struct reads *reads, uint64_t address)
+{
+    const struct bare_contents *from = &server->contents;
+    uint64_t number = (address - (uintptr_t)server->base) / PAGE;
+    int slot = 0;
+    while (reads->is_busy[slot]) {
+        slot++;
+    }
+    char *buffer = reads->buffers + slot * PAGE;
+    reads->is_busy[slot] = true;
+    reads->addresses[slot] = address;
+    reads->done[slot] = 0;
+    if (from->kind == BARE_NBD) {
+        if (bare_nbd_begin(from->nbd, buffer, number, &reads->done[slot]) < 0) {
             abort();
         }
-        copy.copy = 0;
+        return;
     }
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&reads->ring);
+    io_uring_prep_read(sqe, from->file, buffer, PAGE, number * PAGE);
+    io_uring_sqe_set_data64(sqe, (uint64_t)slot);
+}
+
+/* How many have been placed. */
+static int finish(struct bare_server *server, struct reads *reads)
+{
+    int placed = 0;
+    if (server->contents.kind == BARE_NBD) {
+        if (bare_nbd_go_on(server->contents.nbd) < 0) {
+            abort();
+        }
+    } else {
+        struct io_uring_cqe *cqe;
+        while (io_uring_peek_cqe(&reads->ring, &cqe) == 0) {
+            if (cqe->res != PAGE) {
+                abort();
+            }
+            reads->done[io_uring_cqe_get_data64(cqe)] = 1;
+            io_uring_cqe_seen(&reads->ring, cqe);
+        }
+    }
+    for (int slot = 0; slot < server->contents.reads; slot++) {
+        if (reads->is_busy[slot] && reads->done[slot]) {
+            copy(server, reads->addresses[slot], reads->buffers + slot * PAGE);
+            reads->is_busy[slot] = false;
+            placed++;
+        }
+    }
+    return placed;
+}
+
+static void *serve_reads(struct bare_server *server, struct reads *reads)
+{
+    struct uffd_msg messages[MESSAGES];
+    int under_way = 0;
+    for (bool stop = false; !stop || under_way > 0;) {
+        int placed = finish(server, reads);
+        under_way -= placed;
+        size_t room = (size_t)(server->contents.reads - under_way);
+        ssize_t bytes = room > 0 ? read(server->fd, messages, room * sizeof messages[0]) : -1;
+        if (bytes < 0) {
+            if (placed == 0) {
+                sched_yield();
+            }
+            continue;
+        }
+        for (size_t i = 0; i < (size_t)bytes / sizeof messages[0]; i++) {
+            uint64_t address = messages[i].arg.pagefault.address & ~UINT64_C(4095);
+            if (address >= (uintptr_t)server->base + server->length) {
+                stop = true;
+                copy(server, address, server->page);
+            } else {
+                begin(server, reads, address);
+                under_way++;
+            }
+        }
+        if (io_uring_submit(&reads->ring) < 0) {
+            abort();
+        }
+    }
+    return NULL;
+}
+
+static void *serve_with_reads(struct bare_server *server)
+{
+    struct reads *reads = calloc(1, sizeof *reads);
+    reads->buffers = aligned_alloc(PAGE, READS_MAX * PAGE);
+    if (io_uring_queue_init(READS_MAX, &reads->ring, 0) < 0) {
+        abort();
+    }
+    serve_reads(server, reads);
+    io_uring_queue_exit(&reads->ring);
+    free(reads->buffers);
+    free(reads);
+    return NULL;
 }
 
 static void *serve(void *argument)
@@ -62,6 +174,9 @@ static void *serve(void *argument)
     struct bare_server *server = argument;
     struct uffd_msg messages[MESSAGES];
     bench_pin(server->cpu);
+    if (server->contents.reads > 0) {
+        return serve_with_reads(server);
+    }
     for (;;) {
         if (server->wait == BARE_POLL) {
             struct pollfd poll_for = {.fd = server->fd, .events = POLLIN};

@@ -1,5 +1,6 @@
 import Foundation
 import Kernel
+import SeededRandom
 
 /// Pages as programs leave them, for whoever compresses some: of programs' code and data, of
 /// text as a cache of sessions has it, of records that point at one another, and, on demand,
@@ -51,7 +52,7 @@ public final class PageCorpus: @unchecked Sendable {
     }
 
     private static func text(bytes: Int) -> Data {
-        var random = CorpusRandom(5)
+        var random = SplitMix(seed: 5)
         let letters = Array("etaoinshrdlucmfwypvbgk")
         let words = (0..<3000).map { _ in
             String((0..<2 + random.below(8)).map { _ in letters[random.below(letters.count)] })
@@ -68,7 +69,7 @@ public final class PageCorpus: @unchecked Sendable {
 
     /// Nodes of 64 bytes: two pointers, two numbers, a short name, and a hole.
     private static func records(bytes: Int) -> Data {
-        var random = CorpusRandom(6)
+        var random = SplitMix(seed: 6)
         let heap: UInt64 = 0x7f3a_1400_0000
         var words: [UInt64] = []
         for node in 0..<bytes / 64 {
@@ -146,20 +147,4 @@ extension Data {
             return words.allSatisfy { $0 == words[0] }
         }
     }
-}
-
-/// SplitMix64.
-private struct CorpusRandom {
-    private var state: UInt64
-    init(_ seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var mixed = state
-        mixed = (mixed ^ mixed >> 30) &* 0xbf58_476d_1ce4_e5b9
-        mixed = (mixed ^ mixed >> 27) &* 0x94d0_49bb_1331_11eb
-        return mixed ^ mixed >> 31
-    }
-
-    mutating func below(_ bound: Int) -> Int { Int(next() % UInt64(bound)) }
 }

@@ -9,12 +9,15 @@ struct Bench {
     let reportPath: String?
     /// Other reports, whose results are taken over.
     let mergedReports: [String]
+    /// LLNL's umap, to be measured beside ours.
+    let umapLibrary: String?
 
     init() {
         let environment = ProcessInfo.processInfo.environment
         isQuick = environment["FROSTLINE_BENCH_QUICK"] == "1"
         isVerbose = environment["FROSTLINE_BENCH_VERBOSE"] == "1"
         only = environment["FROSTLINE_BENCH_ONLY"]
+        umapLibrary = environment["FROSTLINE_BENCH_UMAP"]
         reportPath = environment["FROSTLINE_BENCH_REPORT"]
         mergedReports = (environment["FROSTLINE_BENCH_MERGE"] ?? "").split(separator: ",").map(String.init)
     }

@@ -58,113 +58,36 @@ struct DeviceTier {
     // MARK: Eviction
 
     func runEviction() throws -> [Result] {
-        try runEviction("evict/file", try Guest(pageCount: bench.pageCount))
+        try eviction("evict/file", try Guest(pageCount: bench.pageCount)).run()
     }
 
     /// As under a limit that the guest is beyond.
     func runHurried() throws -> [Result] {
-        try runEviction("evict/file/hurried", try Guest(pageCount: bench.pageCount), isHurried: true)
+        var eviction = eviction("evict/file/hurried", try Guest(pageCount: bench.pageCount))
+        eviction.isHurried = true
+        return try eviction.run()
     }
 
     func runPreallocated() throws -> [Result] {
         var tier = TierOptions(.file(path: Self.store), maxBytes: 4 * UInt64(bench.pageCount * pageSize))
         tier.preallocates = true
-        return try runEviction(
-            "evict/file/preallocated", try Guest(pageCount: bench.pageCount), .tiers([tier]))
+        let guest = try Guest(pageCount: bench.pageCount)
+        return try eviction("evict/file/preallocated", guest, .tiers([tier])).run()
     }
 
     /// Pages that LZ4 gives up on: the device has more to do, and the CPU less.
     func runIncompressible() throws -> [Result] {
         let guest = try Guest(pageCount: bench.pageCount)
         guest.fillWithNoise()
-        return try runEviction("evict/file/incompressible", guest)
+        return try eviction("evict/file/incompressible", guest).run()
     }
 
-    /// First into space that was never written, then into space that was.
-    private func runEviction(
-        _ name: String, _ guest: Guest, _ store: PagerOptions.StoreChoice? = nil, isHurried: Bool = false
-    ) throws -> [Result] {
-        let codec = try SealedPages(of: guest)
-        let rig = try PagerRig(guest, store: store ?? .file(path: Self.store, size: 4 * guest.length))
-        defer { rig.close() }
-        guard case .log(let log) = rig.live.pager.store.tiers[0].backing else {
-            preconditionFailure("a file store is a log")
-        }
-        log.isHurried = isHurried
-        var fresh: [Double] = []
-        var freshDevice: [Double] = []
-        for part in 0..<guest.partCount {
-            let pages = guest.pages(ofPart: part)
-            let start = monotonicNow()
-            rig.evict(pages)
-            fresh.append(Double(pages.count * pageSize) / Double(monotonicNow() - start))
-            freshDevice.append(try sequentialRate(guest, nil))
-        }
-        for part in 0..<guest.partCount { _ = guest.touch(part: part) }
-        let descriptor = try floorFile(guest)
-        defer { bare_close(descriptor) }
-        var ours: [Double] = []
-        var written: [Double] = []
-        var device: [Double] = []
-        var cpu: [Double] = []
-        var spent: [Double] = []
-        for part in 0..<bench.fileRounds {
-            let pages = guest.pages(ofPart: part)
-            guest.write(part: part)
-            let before = log.writtenBytes.value
-            let start = monotonicNow()
-            let cpuBefore = bench_process_cpu_time()
-            rig.evict(pages)
-            let elapsed = Double(monotonicNow() - start)
-            spent.append(Double(pages.count * pageSize) / Double(bench_process_cpu_time() - cpuBefore))
-            ours.append(Double(pages.count * pageSize) / elapsed)
-            written.append(Double(log.writtenBytes.value - before) / elapsed)
-            device.append(try sequentialRate(guest, descriptor))
-            cpu.append(Double(pageSize) / codec.sealBare(guest.order(ofPart: part)))
-            _ = guest.touch(part: part)
-        }
-        let floor = "writing the guest's memory over another file, 1 MiB at a time, O_DIRECT"
-        return [
-            Result(
-                name + "/new", median(fresh), "GB/s", floor: median(freshDevice),
-                "guest memory that leaves for space that was never written; writing it to a new file, "
-                    + "1 MiB at a time, O_DIRECT"),
-            Result(
-                name, median(ours), "GB/s", floor: median(device), "guest memory that leaves; \(floor)"),
-            Result(
-                name + "/written", median(written), "GB/s", floor: median(device),
-                "bytes that are written; \(floor)"),
-            Result(
-                name + "/cpu", median(spent), "GB/s", floor: median(cpu),
-                "guest memory that leaves, by CPU time of all threads; LZ4 compression and \(codec.cipherName) alone "
-                    + "of the same pages, into memory"),
-        ]
-    }
-
-    private func floorFile(_ guest: Guest) throws -> Int32 {
-        let descriptor = bare_file_create(".build/bench/floor", guest.base, guest.length)
-        guard descriptor >= 0 else {
-            throw BenchmarkFailure("cannot write .build/bench/floor: \(Errno(-descriptor).text)")
-        }
-        return descriptor
-    }
-
-    /// GB/s, to a file that was written, or else to a new one.
-    private func sequentialRate(_ guest: Guest, _ descriptor: Int32?) throws -> Double {
-        let start = monotonicNow()
-        let elapsed: UInt64
-        if let descriptor {
-            let answer = bare_file_overwrite(descriptor, guest.base, guest.length)
-            elapsed = monotonicNow() - start
-            guard answer == 0 else {
-                throw BenchmarkFailure("cannot write .build/bench/floor: \(Errno(-answer).text)")
-            }
-        } else {
-            let descriptor = try floorFile(guest)
-            elapsed = monotonicNow() - start
-            bare_close(descriptor)
-        }
-        return Double(guest.length) / Double(elapsed)
+    private func eviction(
+        _ name: String, _ guest: Guest, _ store: PagerOptions.StoreChoice? = nil
+    ) -> DeviceEviction {
+        DeviceEviction(
+            bench: bench, name: name, guest: guest,
+            store: store ?? .file(path: Self.store, size: 4 * guest.length), device: FloorFile(guest))
     }
 
     // MARK: CPU
@@ -172,6 +95,8 @@ struct DeviceTier {
     func runCosts() throws -> [Result] {
         let guest = try Guest(pageCount: bench.pageCount)
         let codec = try SealedPages(of: guest)
+        let memory = try SealedMemory(of: guest)
+        var (sealMemory, openMemory) = ([Double](), [Double]())
         var seal: [Double] = []
         var bareSeal: [Double] = []
         var open: [Double] = []
@@ -182,6 +107,8 @@ struct DeviceTier {
             bareSeal.append(codec.sealBare(order))
             open.append(codec.open(order))
             bareOpen.append(codec.openBare(order))
+            sealMemory.append(memory.seal(order))
+            openMemory.append(memory.open(order))
         }
         let name = codec.cipherName
         return [
@@ -191,6 +118,12 @@ struct DeviceTier {
             Result(
                 "cpu-per-page/open", median(open), "ns", floor: median(bareOpen),
                 "\(name) and LZ4 decompression alone; CPU time of both"),
+            Result(
+                "cpu-per-page/seal/compressed-ram", median(sealMemory), "ns", floor: median(bareSeal),
+                "the same bare functions; ours is the put of compressed memory that is sealed"),
+            Result(
+                "cpu-per-page/open/compressed-ram", median(openMemory), "ns", floor: median(bareOpen),
+                "the same bare functions; ours is the get of compressed memory that is sealed"),
         ]
     }
 
@@ -237,8 +170,9 @@ struct DeviceTier {
     }
 }
 
-/// The guest's pages as objects of a device, by the engine and by the libraries alone.
-final class SealedPages {
+/// The guest's pages as objects of a device, by the engine and by the libraries alone. One thread
+/// at a time.
+final class SealedPages: @unchecked Sendable {
     private let guest: Guest
     private let coder: ObjectCoder
     private let cipher: Sealer.Cipher

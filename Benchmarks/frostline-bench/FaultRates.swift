@@ -205,7 +205,7 @@ struct FaultRates {
 }
 
 /// The rate that a tenth of the rounds reached.
-private func calm(_ rates: [Double]) -> Double {
+func calm(_ rates: [Double]) -> Double {
     rates.sorted()[rates.count * 9 / 10]
 }
 

@@ -49,12 +49,12 @@ final class Guest {
         mapping.release(offset: pages.lowerBound * pageSize, length: pages.count * pageSize)
     }
 
-    /// Times one read of every page of a part, nanoseconds.
-    func touch(part: Int, check: Bool = true) -> [UInt32] {
+    /// Times one read of every page of a part, nanoseconds; at `other`, of the same contents there.
+    func touch(part: Int, check: Bool = true, at other: UnsafeMutableRawPointer? = nil) -> [UInt32] {
         let order = order(ofPart: part)
         return [UInt32](unsafeUninitializedCapacity: order.count) { times, count in
             let sum = order.withUnsafeBufferPointer {
-                bench_touch(base, $0.baseAddress!, Int32($0.count), times.baseAddress!)
+                bench_touch(other ?? base, $0.baseAddress!, Int32($0.count), times.baseAddress!)
             }
             precondition(!check || sum == Self.sum(order), "a page came back wrong")
             count = order.count
@@ -108,12 +108,15 @@ final class Guest {
     }
 
     /// Reads a part from several threads, which take turns on the first `cpus` CPUs (0: run
-    /// anywhere); pages per second.
-    func touch(part: Int, threads: Int, cpus: Int32) -> Double {
+    /// anywhere); pages per second. At `other`, of the same contents there.
+    func touch(
+        part: Int, threads: Int, cpus: Int32, at other: UnsafeMutableRawPointer? = nil
+    ) -> Double {
         let order = order(ofPart: part)
         var elapsed: UInt64 = 0
         let sum = order.withUnsafeBufferPointer {
-            bench_touch_threads(base, $0.baseAddress!, Int32($0.count), Int32(threads), cpus, &elapsed)
+            bench_touch_threads(
+                other ?? base, $0.baseAddress!, Int32($0.count), Int32(threads), cpus, &elapsed)
         }
         precondition(sum == Self.sum(order), "a page came back wrong")
         return Double(order.count) * 1e9 / Double(elapsed)

@@ -32,6 +32,19 @@ struct Remote {
         ]
     }
 
+    func eviction() throws -> [Result] {
+        guard let server = try RemoteServer() else { return [] }
+        defer { server.stop() }
+        guard let other = try RemoteServer() else { return [] }
+        defer { other.stop() }
+        let guest = try Guest(pageCount: bench.pageCount)
+        return try DeviceEviction(
+            bench: bench, name: "evict/nbd", guest: guest,
+            store: .tiers([TierOptions(.nbd(uri: server.uri))]),
+            device: FloorExport(other.uri, guest)
+        ).run()
+    }
+
     private func read(
         _ order: [UInt32], _ device: NBDDevice, _ buffers: borrowing Mapping, _ depth: Int
     ) -> Double {
@@ -139,15 +152,18 @@ final class RemoteServer {
 
     var uri: String { "nbd+unix:///?socket=\(socket)" }
 
-    /// Nil, and says why, where it cannot be had.
-    init?() throws {
+    /// Nil, and says why, where it cannot be had. `delay`: what its reads take besides, as nbdkit
+    /// has it.
+    init?(delay: String? = nil) throws {
         Self.count += 1
         let folder = FileManager.default.currentDirectoryPath + "/.build/bench"
         socket = "\(folder)/nbd-\(ProcessInfo.processInfo.processIdentifier)-\(Self.count)"
         let log = "\(socket).log"
         _ = FileManager.default.createFile(atPath: log, contents: nil)
         process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        process.arguments = ["nbdkit", "-f", "-U", socket, "memory", "256M"]
+        let filter = delay == nil ? [] : ["--filter=delay"]
+        let parameters = delay.map { ["rdelay=\($0)"] } ?? []
+        process.arguments = ["nbdkit", "-f", "-U", socket] + filter + ["memory", "256M"] + parameters
         process.standardError = FileHandle(forWritingAtPath: log)
         try process.run()
         // It takes connections a moment after its socket is there.

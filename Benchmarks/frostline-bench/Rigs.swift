@@ -12,7 +12,7 @@ struct BenchmarkFailure: Error {
 final class PagerRig {
     let live: LivePager
     let region: Region
-    private let evictor: Evictor<LinuxKernel>
+    private let evictor: (Region, ArraySlice<Int>) -> Int
     private let tracker: Tracker<LinuxKernel>
 
     convenience init(_ guest: Guest, store: PagerOptions.StoreChoice = .compressed) throws {
@@ -48,21 +48,25 @@ final class PagerRig {
         } catch {
             throw BenchmarkFailure(error.message)
         }
-        evictor = Evictor(pager: live.pager)
+        evictor = live.makeEvictor()
         tracker = Tracker(pager: live.pager)
     }
 
     /// Arms what is present.
-    func arm() { tracker.pass(lookAge: nil) }
+    func arm() { tracker.pass(.never) }
 
     /// Evicts the pages, all of them back in the guest: whole huge pages at a time.
     func evict(_ pages: Range<Int>) {
-        // A touch may end before the server has noted that its page is back.
+        waitUntilBack(pages)
+        let evicted = tryToEvict(pages)
+        precondition(evicted == pages.count, "only \(evicted) of \(pages.count) pages were evicted")
+    }
+
+    /// A touch may end before the server has noted that its page is back.
+    func waitUntilBack(_ pages: Range<Int>) {
         for page in pages {
             while region.table[page].state != .resident { yieldThread() }
         }
-        let evicted = tryToEvict(pages)
-        precondition(evicted == pages.count, "only \(evicted) of \(pages.count) pages were evicted")
     }
 
     /// Evicts those pages that can be.
@@ -70,7 +74,7 @@ final class PagerRig {
         var evicted = 0
         for first in stride(from: pages.lowerBound, to: pages.upperBound, by: Self.pagesPerBatch) {
             let batch = first..<min(first + Self.pagesPerBatch, pages.upperBound)
-            evicted += evictor.evict(region, Array(batch)[...])
+            evicted += evictor(region, Array(batch)[...])
         }
         return evicted
     }
@@ -107,6 +111,9 @@ enum Contents {
     case lz4(CompressedPages)
     case file(Int32)
     case nbd(OpaquePointer)
+    /// Reads of as many as there are faults.
+    case fileReads(Int32)
+    case nbdReads(OpaquePointer)
 }
 
 /// Runs `body` while a bare server serves a part of the guest, whose pages are gone.
@@ -127,6 +134,14 @@ func withBareServer<Answer>(
     case .nbd(let connection):
         raw.kind = Int32(BARE_NBD.rawValue)
         raw.nbd = connection
+    case .fileReads(let descriptor):
+        raw.kind = Int32(BARE_FILE.rawValue)
+        raw.file = descriptor
+        raw.reads = 64
+    case .nbdReads(let connection):
+        raw.kind = Int32(BARE_NBD.rawValue)
+        raw.nbd = connection
+        raw.reads = 64
     }
     return try (pages?.data ?? []).withUnsafeBufferPointer { data in
         try (pages?.offsets ?? []).withUnsafeBufferPointer { offsets in

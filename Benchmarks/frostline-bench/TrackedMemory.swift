@@ -79,7 +79,7 @@ final class TrackedRig {
             guard: memoryKind.guard)
         try pager.attach(region)
         tracker = Tracker(pager: pager)
-        tracker.pass(lookAge: nil)
+        tracker.pass(.never)
     }
 
     var pageCount: Int { memory.length / pageSize }
@@ -89,7 +89,7 @@ final class TrackedRig {
     }
 
     /// Milliseconds of this thread's CPU that a pass takes.
-    func pass() -> Double { cpuTime { tracker.pass(lookAge: nil) } / 1e6 }
+    func pass() -> Double { cpuTime { tracker.pass(.never) } / 1e6 }
 
     /// The same on average, `pages` written before each. Many passes: quiet memory is not
     /// looked at in each.

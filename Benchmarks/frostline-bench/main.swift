@@ -7,6 +7,7 @@ import Kernel
 /// writes no report), FROSTLINE_BENCH_VERBOSE=1 also prints what lies behind each figure.
 /// FROSTLINE_BENCH_REPORT=path writes the report there in any case, and
 /// FROSTLINE_BENCH_MERGE=path,path takes other machines' reports in: see scripts/bench.sh.
+/// FROSTLINE_BENCH_UMAP=path of LLNL's libumap.so measures that, too: see docs/comparison.md.
 let bench = Bench()
 try FileManager.default.createDirectory(atPath: ".build/bench", withIntermediateDirectories: true)
 let sample = try Guest(pageCount: 1024)
@@ -42,6 +43,12 @@ try measure("faults-per-second/file") { try FaultRates(bench: bench).runFile() }
 for depth in FaultDepths.depths {
     try measure("iops/file/\(depth)") { try FaultDepths(bench: bench).runFile(depth: depth) }
     try measure("iops/nbd/\(depth)") { try FaultDepths(bench: bench).runNBD(depth: depth) }
+    try measure("iops/nbd-1ms/\(depth)") {
+        try FaultDepths(bench: bench).runNBD("nbd-1ms", depth: depth, delay: "1ms")
+    }
+}
+if let library = bench.umapLibrary {
+    try measure("file/umap") { try Umap(bench: bench, library: library).run() }
 }
 for depth in Remote.depths {
     try measure("reads/nbd/\(depth)") { try Remote(bench: bench).rate(depth: depth) }
@@ -54,6 +61,7 @@ try measure("evict/file") { try DeviceTier(bench: bench).runEviction() }
 try measure("evict/file/hurried") { try DeviceTier(bench: bench).runHurried() }
 try measure("evict/file/preallocated") { try DeviceTier(bench: bench).runPreallocated() }
 try measure("evict/file/incompressible") { try DeviceTier(bench: bench).runIncompressible() }
+try measure("evict/nbd") { try Remote(bench: bench).eviction() }
 try measure("cpu-per-page") { try DeviceTier(bench: bench).runCosts() }
 try measure("write-amplification") { try DeviceTier(bench: bench).runChurn() }
 try measure("staging/move") { try Eviction(bench: bench).runMove() }

@@ -19,23 +19,26 @@ static bool is_memory(int fd)
     return fstatfs(fd, &system) == 0 && (system.f_type == TMPFS_MAGIC || system.f_type == RAMFS_MAGIC);
 }
 
-static int prepare(int fd, uint64_t size)
+static int prepare(int fd, uint64_t size, bool is_device)
 {
     struct stat status;
     if (fstat(fd, &status) < 0) {
         return -errno;
     }
+    if (S_ISBLK(status.st_mode) != is_device) { /* exchanged since it was looked at */
+        return CLINUX_STORE_KIND;
+    }
     if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
         return errno == EWOULDBLOCK ? CLINUX_STORE_LOCKED : -errno;
     }
-    if (S_ISBLK(status.st_mode)) {
+    if (is_device) {
         uint64_t bytes;
         if (ioctl(fd, BLKGETSIZE64, &bytes) < 0) {
             return -errno;
         }
         return bytes < size ? CLINUX_STORE_TOO_SMALL : 0;
     }
-    if (!S_ISREG(status.st_mode)) { /* exchanged since it was looked at */
+    if (!S_ISREG(status.st_mode)) {
         return CLINUX_STORE_KIND;
     }
     if (status.st_size != 0) {
@@ -45,12 +48,6 @@ static int prepare(int fd, uint64_t size)
         return CLINUX_STORE_NO_DIRECT;
     }
     return ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
-}
-
-static bool is_file_or_device(const char *path)
-{
-    struct stat status;
-    return stat(path, &status) < 0 || S_ISREG(status.st_mode) || S_ISBLK(status.st_mode);
 }
 
 int clinux_store_allocate(int fd, uint64_t offset, uint64_t length)
@@ -77,23 +74,28 @@ static int reserve(int fd, uint64_t size)
 
 static int open_store(const char *path, uint64_t size, bool preallocate)
 {
+    struct stat status;
+    bool exists = stat(path, &status) == 0;
+    bool is_device = exists && S_ISBLK(status.st_mode);
     /* Before O_DIRECT is asked of a pipe or a terminal. */
-    if (!is_file_or_device(path)) {
+    if (exists && !is_device && !S_ISREG(status.st_mode)) {
         return CLINUX_STORE_KIND;
     }
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_DIRECT, 0600);
+    /* Without O_CREAT, O_EXCL is for block devices: EBUSY when it, the disk that it is a part of, or a
+     * part of it is mounted, below another device, or opened like this by somebody else (open(2)). */
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_DIRECT | (is_device ? O_EXCL : O_CREAT), 0600);
     if (fd < 0) {
-        return errno == EINVAL ? CLINUX_STORE_NO_DIRECT : -errno;
+        return errno == EINVAL ? CLINUX_STORE_NO_DIRECT
+               : is_device && errno == EBUSY ? CLINUX_STORE_IN_USE : -errno;
     }
-    int answer = prepare(fd, size);
+    int answer = prepare(fd, size, is_device);
     if (answer < 0) {
         close(fd);
         return answer;
     }
     /* Nameless from here on: nobody else can open it, and its space is freed
      * when this process ends, however it ends. */
-    struct stat status;
-    if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode)) {
+    if (!is_device) {
         unlink(path);
     }
     answer = preallocate ? reserve(fd, size) : 0;

@@ -80,17 +80,6 @@ int clinux_in_core(void *address, uint64_t length, unsigned char *pages)
     return 0;
 }
 
-int clinux_populate(void *address, uint64_t length)
-{
-    enum { POPULATE_READ = 22 }; /* MADV_POPULATE_READ, Linux 5.14 */
-    while (madvise(address, length, POPULATE_READ) < 0) {
-        if (errno != EINTR && errno != EAGAIN) {
-            return -errno;
-        }
-    }
-    return 0;
-}
-
 int clinux_populate_write(void *address, uint64_t length)
 {
     enum { POPULATE_WRITE = 23 }; /* MADV_POPULATE_WRITE, Linux 5.14 */

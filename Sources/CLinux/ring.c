@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <liburing.h>
+#include <sched.h>
 #include <stdlib.h>
 
 struct clinux_ring {
@@ -18,7 +19,12 @@ int clinux_ring_open(int file, unsigned depth, struct clinux_ring **out)
     if (ring == NULL) {
         return -ENOMEM;
     }
-    int answer = io_uring_queue_init(depth, &ring->ring, 0);
+    /* Completions wait for the next system call of the thread that asked, or wake it from poll(2) or
+     * read(2), instead of interrupting it wherever it is: Linux 5.19. */
+    int answer = io_uring_queue_init(depth, &ring->ring, IORING_SETUP_COOP_TASKRUN);
+    if (answer == -EINVAL) {
+        answer = io_uring_queue_init(depth, &ring->ring, 0);
+    }
     if (answer < 0) {
         free(ring);
         return answer;
@@ -70,11 +76,15 @@ static bool is_fixed(struct clinux_ring *ring, uint64_t address, uint32_t length
     return ring->is_registered;
 }
 
-static int submit(struct clinux_ring *ring, struct io_uring_sqe *sqe, uint64_t token)
+bool clinux_ring_start(struct clinux_ring *ring)
 {
-    io_uring_sqe_set_data64(sqe, token);
-    int answer = io_uring_submit(&ring->ring);
-    return answer < 0 ? answer : 0;
+    while (io_uring_sq_ready(&ring->ring) > 0) {
+        int answer = io_uring_submit(&ring->ring);
+        if (answer <= 0 && answer != -EINTR) {
+            return false;
+        }
+    }
+    return true;
 }
 
 int clinux_ring_read(struct clinux_ring *ring, void *to, uint32_t length, uint64_t offset, uint64_t token)
@@ -88,7 +98,8 @@ int clinux_ring_read(struct clinux_ring *ring, void *to, uint32_t length, uint64
     } else {
         io_uring_prep_read(sqe, ring->file, to, length, offset);
     }
-    return submit(ring, sqe, token);
+    io_uring_sqe_set_data64(sqe, token);
+    return 0;
 }
 
 int clinux_ring_write(struct clinux_ring *ring, const void *from, uint32_t length, uint64_t offset,
@@ -103,21 +114,35 @@ int clinux_ring_write(struct clinux_ring *ring, const void *from, uint32_t lengt
     } else {
         io_uring_prep_write(sqe, ring->file, from, length, offset);
     }
-    return submit(ring, sqe, token);
+    io_uring_sqe_set_data64(sqe, token);
+    return 0;
+}
+
+/* Waits until one has finished. What the kernel would not start before may start now. */
+static int wait_for_one(struct clinux_ring *ring)
+{
+    for (;;) {
+        struct io_uring_cqe *cqe;
+        int answer;
+        if (clinux_ring_start(ring)) {
+            answer = io_uring_wait_cqe(&ring->ring, &cqe);
+        } else {
+            sched_yield();
+            answer = io_uring_peek_cqe(&ring->ring, &cqe);
+        }
+        if (answer != -EINTR && answer != -EAGAIN) {
+            return answer;
+        }
+    }
 }
 
 int clinux_ring_reap(struct clinux_ring *ring, struct clinux_completion *completions, int capacity, bool wait)
 {
     struct io_uring_cqe *cqe;
     int count = 0;
-    if (wait) {
-        int answer;
-        do {
-            answer = io_uring_wait_cqe(&ring->ring, &cqe);
-        } while (answer == -EINTR);
-        if (answer < 0) {
-            return answer;
-        }
+    int answer = wait ? wait_for_one(ring) : 0;
+    if (answer < 0) {
+        return answer;
     }
     while (count < capacity && io_uring_peek_cqe(&ring->ring, &cqe) == 0) {
         completions[count].token = io_uring_cqe_get_data64(cqe);

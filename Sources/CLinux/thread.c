@@ -1,6 +1,7 @@
 #include "clinux.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -16,6 +17,11 @@ uint64_t clinux_now(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t clinux_thread_self(void)
+{
+    return (uint64_t)pthread_self();
 }
 
 uint64_t clinux_thread_time(void)
@@ -47,6 +53,12 @@ int clinux_close(int fd)
 {
     /* Linux frees the descriptor even when it answers EINTR (close(2)). */
     return close(fd) < 0 && errno != EINTR ? -errno : 0;
+}
+
+int clinux_duplicate(int fd)
+{
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    return copy >= 0 ? copy : -errno;
 }
 
 int clinux_thread_start(const char *name, void *(*body)(void *), void *argument, uint64_t *thread)

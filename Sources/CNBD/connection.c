@@ -203,8 +203,6 @@ static int describe(struct cnbd *connection, struct cnbd_export *export)
         .is_read_only = nbd->nbd_is_read_only(handle) != 0,
         .can_trim = nbd->nbd_can_trim(handle) == 1,
         .can_multi_conn = nbd->nbd_can_multi_conn(handle) == 1,
-        .has_tls = nbd->nbd_get_tls_negotiated(handle) == 1,
-        .has_structured_replies = nbd->nbd_get_structured_replies_negotiated(handle) == 1,
     };
     return 0;
 }

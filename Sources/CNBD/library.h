@@ -16,8 +16,7 @@
     call(nbd_aio_get_fd) call(nbd_aio_get_direction) call(nbd_aio_notify_read)                           \
     call(nbd_aio_notify_write) call(nbd_aio_disconnect) call(nbd_aio_pread) call(nbd_aio_pwrite)         \
     call(nbd_aio_trim) call(nbd_get_size) call(nbd_get_block_size) call(nbd_is_read_only)                \
-    call(nbd_can_trim) call(nbd_can_multi_conn) call(nbd_get_tls_negotiated)                             \
-    call(nbd_get_structured_replies_negotiated)
+    call(nbd_can_trim) call(nbd_can_multi_conn)
 
 struct cnbd_library {
 #define CNBD_POINTER(name) __typeof__(&name) name;

@@ -30,6 +30,9 @@ public final class Counters: Sendable {
     public let readErrors = Atomic<UInt64>(0)
     public let poisonedPages = Atomic<UInt64>(0)
     public let passes = Atomic<UInt64>(0)
+    /// Huge pages that were split to be looked into, and ranges made huge pages again.
+    public let hugePageSplits = Atomic<UInt64>(0)
+    public let hugePageMends = Atomic<UInt64>(0)
     /// Objects of the compressed pool that were moved closer together.
     public let compactionMoves = Atomic<UInt64>(0)
 
@@ -43,6 +46,8 @@ public final class Counters: Sendable {
     public let metadataBytes = Atomic<Int>(0)
     /// Pages found touched by the last pass.
     public let touchedPages = Atomic<Int>(0)
+    /// Accesses that the kernel had to let pass for them, at least: one for a mapped huge page.
+    public let lightFaults = Atomic<Int>(0)
     /// Pages in guest memory as of the last pass, corrected for what moved since.
     public let residentPages = Atomic<Int>(0)
     /// Pages that the host's kernel has swapped out, as of the last pass.
@@ -55,6 +60,10 @@ public final class Counters: Sendable {
     private let tierPages = InlineArray<8, Atomic<Int>> { _ in Atomic<Int>(0) }
     /// Pages in guest memory of which the store has kept a copy.
     public let keptCopies = Atomic<Int>(0)
+    /// The stall budget as its controller saw it last: the share of vCPU time that is lost, in
+    /// millionths, and pages a second that leave for its sake. 0 without a budget.
+    public let stallShare = Atomic<UInt64>(0)
+    public let evictionPace = Atomic<UInt64>(0)
     /// Unreadable pages that an access waits for.
     public let waitingPages = Atomic<Int>(0)
 

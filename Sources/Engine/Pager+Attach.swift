@@ -28,18 +28,33 @@ extension Pager {
     }
 
     /// Gives a block up and drops what was evicted from it. The memory must be about
-    /// to go: after this, evicted pages read as zeros. Waits for the pass and the
-    /// fetches under way. Control thread.
+    /// to go: after this, evicted pages read as zeros. Waits for what is under way with its pages:
+    /// a batch that the worker has in hand, and fetches. Control thread.
     public func detach(_ region: Region) {
-        // Between passes nothing is leaving, so no page is in a short state but by the server.
-        let removed = unsafe withWorkerPaused { unsafe regions.remove(region) }
-        guard let removed = unsafe removed else { preconditionFailure("the block is not attached") }
+        guard let removed = unsafe takeOffList(region) else {
+            preconditionFailure("the block is not attached")
+        }
         waitForServer()
         while region.fetchesInFlight.load(ordering: .acquiring) > 0 { kernel.pause() }
         _ = kernel.unregister(start: region.start, length: region.length)
         dropAll(region)
         count(region, -1)
         unsafe removed.release()
+    }
+
+    /// While the worker has none of its pages in hand: then none is in a short state but by the
+    /// server.
+    private func takeOffList(_ region: Region) -> Unmanaged<Region>? {
+        unsafe withWorkerHeldBack {
+            while true {
+                let removed: Unmanaged<Region>?? = unsafe holdingPassLock {
+                    let isInHand = region.inHand.load(ordering: .relaxed) > 0
+                    return unsafe isInHand ? nil : .some(regions.remove(region))
+                }
+                if let removed = unsafe removed { return unsafe removed }
+                kernel.pause()
+            }
+        }
     }
 
     private func count(_ region: Region, _ change: Int) {

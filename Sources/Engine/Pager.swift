@@ -24,9 +24,11 @@ public final class Pager<Port: KernelPort>: Sendable {
     public let regions = RegionList()
     public let counters = Counters()
     public let faultTimes = FaultTimes()
+    let recalls = Recalls()
     public let staging: Staging
-    /// Held by the worker for a pass and for each huge page's eviction, and by control calls.
-    let passLock = Lock(())
+    /// Held by the worker for a look at memory, for each huge page's eviction and for each step
+    /// between tiers, but not while it waits for a device (`lettingControlIn`); and by control calls.
+    let passLock = PassLock()
     /// Control calls that wait for `passLock`: the worker lets them go first.
     let controlWaiting = Atomic<Int>(0)
     /// The limit was passed since the worker last looked.
@@ -37,6 +39,8 @@ public final class Pager<Port: KernelPort>: Sendable {
     let isFrozen = Atomic<Bool>(false)
     /// Switching to that, or back, failed, and the host program knows.
     let freezeFailed = Atomic<Bool>(false)
+    /// The kernel did not say which pages a move has taken, and the host program knows.
+    let scanFailed = Atomic<Bool>(false)
     /// Wakes the worker before its time.
     let wakeWorker: @Sendable () -> Void
     /// What a page touched now is stamped with.
@@ -76,6 +80,25 @@ public final class Pager<Port: KernelPort>: Sendable {
         (counters.residentPages.value + counters.stagedPages.value) * pageSize + store.heldBytes
     }
 
+    /// A page could not be read from a tier, for whatever purpose. Fault and worker thread, before
+    /// its place is dropped.
+    func noteUnreadable(_ tier: TierIndex) {
+        counters.readErrors.increment()
+        store.noteReadError(tier)
+    }
+
+    /// The same of a page that no access waits for; the host program is told by and by.
+    func noteUnreadable(_ tier: TierIndex, unawaited errno: Errno) {
+        noteUnreadable(tier)
+        store.noteUnawaitedReadError(tier, errno)
+    }
+
+    /// A page could not be written anew within a tier, and stays where it is there. Worker thread only.
+    func noteUnwritten(_ tier: TierIndex) {
+        counters.writeErrors.increment()
+        store.noteWriteError(tier)
+    }
+
     /// A page, or what arrives together with it, came into guest memory: it counts, and it
     /// is as hot as can be.
     @inline(__always)
@@ -106,19 +129,38 @@ public final class Pager<Port: KernelPort>: Sendable {
 
     /// Runs `body` between two steps of the worker.
     func withWorkerPaused<Result>(_ body: () -> Result) -> Result {
+        withWorkerHeldBack { holdingPassLock(body) }
+    }
+
+    /// The worker begins no step until `body` has ended.
+    func withWorkerHeldBack<Result>(_ body: () -> Result) -> Result {
         controlWaiting.add(1, ordering: .relaxed)
         defer { controlWaiting.subtract(1, ordering: .relaxed) }
-        return holdingPassLock(body)
+        return body()
     }
 
     /// Runs `body` when no other thread is at the ages and the list of blocks.
     func holdingPassLock<Result>(_ body: () -> Result) -> Result {
-        while true {
-            // Not a blocking lock: what the holder waits for may be a thread that the
-            // simulation runs only when this one pauses.
-            if let result = passLock.withLockIfAvailable({ _ in body() }) { return result }
-            kernel.pause()
-        }
+        while !passLock.take() { kernel.pause() }
+        defer { passLock.letGo() }
+        return body()
+    }
+
+    /// Runs `body`, which may wait for a device for as long as that takes, while control calls go
+    /// on: they are made by threads that may not wait so long. What the worker has in hand then,
+    /// they leave right:
+    /// - A block of which it has pages stays, because `detach` waits for `Region.inHand`.
+    ///   Other blocks go, and such that come are met by the next step.
+    /// - Pages being evicted are `staged`. Ages that are exported or taken over count them as not in
+    ///   RAM; whoever ends their stay sets their age.
+    /// - Stored pages that are being moved belong to whoever takes their entry first, as always.
+    ///
+    /// Tiers come and go without the pass lock. Worker thread; without the lock, nothing but `body`.
+    func lettingControlIn<Result>(_ body: () -> Result) -> Result {
+        guard passLock.isMine else { return body() }
+        passLock.letGo()
+        defer { while !passLock.take() { kernel.pause() } }
+        return body()
     }
 
     /// Moves a page's entry, giving the simulation a chance to get in between.

@@ -69,6 +69,7 @@ private func known(
         throw SetupFailure(
             .invalid, unsafe "frostline_block_info.flags is \(known.flags); 0 and 1 (mergeable) are known")
     }
+    unsafe try requireZero(known.reserved, "frostline_block_info.reserved")
     return unsafe known
 }
 

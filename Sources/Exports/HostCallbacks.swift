@@ -8,6 +8,7 @@ extension Host {
         guard unsafe host.struct_size >= MemoryLayout<frostline_host>.size else {
             throw SetupFailure(.invalid, "frostline_host.struct_size is too small")
         }
+        unsafe try requireZero(host.reserved, "frostline_host.reserved")
         let callbacks = unsafe Callbacks(host)
         self.init(report: { callbacks.report($0) }, log: { callbacks.log($0, $1) })
     }
@@ -33,6 +34,8 @@ extension Host {
             send(FROSTLINE_EVENT_READ_FAILED, errno, region, page, tier: tier, poisoned: poisoned)
         case .readRecovered:
             send(FROSTLINE_EVENT_READ_RECOVERED)
+        case .unawaitedReadFailed(let errno, let tier):
+            send(FROSTLINE_EVENT_UNAWAITED_READ_FAILED, errno, tier: tier)
         }
     }
 

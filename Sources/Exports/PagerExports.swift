@@ -86,6 +86,8 @@ private func known(_ options: UnsafePointer<frostline_options>) throws(SetupFail
         unsafe bytes.copyMemory(
             from: UnsafeRawBufferPointer(start: options, count: min(size, bytes.count)))
     }
+    unsafe try requireZero(known.reserved, "frostline_options.reserved")
+    unsafe try requireZero(known.reserved3, "frostline_options.reserved3")
     return unsafe known
 }
 
@@ -132,29 +134,35 @@ extension PagerOptions {
         stallBudget = unsafe options.stall_budget
         vcpuCount = unsafe max(1, Int(options.vcpus))
         compressed = unsafe try CompressedStoreOptions(checking: options)
-        seal = unsafe try Self.seal(options)
+        (seal, keySource) = unsafe try Self.seal(options)
     }
 
-    private static func seal(_ options: frostline_options) throws(SetupFailure) -> SealChoice {
+    private static func seal(
+        _ options: frostline_options
+    ) throws(SetupFailure) -> (TierOptions.Seal, Sealer.KeySource) {
         switch unsafe options.seal {
-        case FROSTLINE_SEAL_AUTO.rawValue:
-            guard let key = unsafe options.key else { return .automatic(.random) }
-            guard unsafe options.key_length >= UInt64(FROSTLINE_KEY_MIN) else {
-                throw SetupFailure(
-                    .invalid,
-                    unsafe "the key has \(options.key_length) bytes; it must have at least "
-                        + "\(FROSTLINE_KEY_MIN), or leave it out for a random one")
-            }
-            let bytes = unsafe UnsafeRawBufferPointer(start: key, count: Int(options.key_length))
-            return .automatic(.derived(unsafe try SealSecret(given: bytes)))
+        case FROSTLINE_SEAL_AUTO.rawValue: return (.automatic, unsafe try keySource(options))
+        case FROSTLINE_SEAL_ON.rawValue: return (.on, unsafe try keySource(options))
         case FROSTLINE_SEAL_OFF.rawValue:
             guard unsafe options.key == nil else {
                 throw SetupFailure(.invalid, "seal off takes no key; leave it out, or seal")
             }
-            return .off
+            return (.off, .random)
         default:
-            throw SetupFailure(.invalid, unsafe "seal \(options.seal) is unknown; there are auto and off")
+            throw SetupFailure(.invalid, unsafe "seal \(options.seal) is unknown; there are auto, off and on")
         }
+    }
+
+    private static func keySource(_ options: frostline_options) throws(SetupFailure) -> Sealer.KeySource {
+        guard let key = unsafe options.key else { return .random }
+        guard unsafe options.key_length >= UInt64(FROSTLINE_KEY_MIN) else {
+            throw SetupFailure(
+                .invalid,
+                unsafe "the key has \(options.key_length) bytes; it must have at least "
+                    + "\(FROSTLINE_KEY_MIN), or leave it out for a random one")
+        }
+        let bytes = unsafe UnsafeRawBufferPointer(start: key, count: Int(options.key_length))
+        return .derived(unsafe try SealSecret(given: bytes))
     }
 
     private static func store(_ options: frostline_options) throws(SetupFailure) -> StoreChoice {

@@ -106,4 +106,10 @@ private func fillCounters(_ stats: inout frostline_stats, _ counters: Counters) 
     unsafe stats.waiting_pages = UInt64(max(0, counters.waitingPages.value))
     unsafe stats.passes = counters.passes.value
     unsafe stats.compaction_moves = counters.compactionMoves.value
+    unsafe stats.stall_share = counters.stallShare.value
+    unsafe stats.eviction_pace = counters.evictionPace.value
+    unsafe stats.held_up_accesses = counters.heldUpAccesses.value
+    unsafe stats.held_up_time = counters.heldUpTime.value
+    unsafe stats.huge_page_splits = counters.hugePageSplits.value
+    unsafe stats.huge_page_mends = counters.hugePageMends.value
 }

@@ -8,37 +8,60 @@ public func frostline_pager_tier_stats(
 ) {
     guard let stats = unsafe stats else { return }
     let pager = unsafe livePager(pager).pager
-    var filled = pager.store.reading { snapshot(pager, Int(index)) }
+    var filled = unsafe pager.store.reading { unsafe snapshot(pager, Int(index)) }
     unsafe copyKnownFields(of: &filled, to: stats)
 }
 
 private func snapshot(_ pager: Pager<LinuxKernel>, _ index: Int) -> frostline_tier_stats {
-    var stats = frostline_tier_stats()
+    var stats = unsafe frostline_tier_stats()
     guard index < TierIndex.tiersMax, let tier = pager.store.tier(TierIndex(index + 1)) else {
-        stats.state = FROSTLINE_TIER_REMOVED.rawValue
-        return stats
+        unsafe stats.state = FROSTLINE_TIER_REMOVED.rawValue
+        return unsafe stats
     }
     let pages = pager.counters.pages(in: tier.index)
-    stats.kind = tier.kind.rawValue
-    stats.state = UInt32(tier.state.rawValue)
-    stats.stored_pages = UInt64(max(0, pages))
-    stats.stored_bytes = stats.stored_pages * UInt64(pageSize)
-    stats.copy_pages = UInt64(max(0, tier.objectCount - pages))
-    stats.cost = UInt64(tier.backing.cost)
-    stats.payload = UInt64(tier.backing.payload)
-    stats.max_bytes = UInt64(tier.maxBytes)
-    stats.writes = tier.writes.load(ordering: .relaxed)
-    stats.reads = tier.reads.load(ordering: .relaxed)
-    stats.demotions = tier.demotions.load(ordering: .relaxed)
-    stats.write_errors = tier.writeErrors.load(ordering: .relaxed)
-    stats.read_errors = tier.readErrors.load(ordering: .relaxed)
+    unsafe stats.kind = tier.kind.rawValue
+    unsafe stats.state = UInt32(tier.state.rawValue)
+    unsafe stats.stored_pages = UInt64(max(0, pages))
+    unsafe stats.stored_bytes = stats.stored_pages * UInt64(pageSize)
+    unsafe stats.copy_pages = UInt64(max(0, tier.objectCount - pages))
+    unsafe stats.cost = UInt64(tier.backing.cost)
+    unsafe stats.payload = UInt64(tier.backing.payload)
+    unsafe stats.max_bytes = UInt64(tier.maxBytes)
+    unsafe stats.writes = tier.writes.load(ordering: .relaxed)
+    unsafe stats.reads = tier.reads.load(ordering: .relaxed)
+    unsafe stats.demotions = tier.demotions.load(ordering: .relaxed)
+    unsafe stats.write_errors = tier.writeErrors.load(ordering: .relaxed)
+    unsafe stats.read_errors = tier.failedReads
     if let traffic = tier.traffic {
-        stats.write_transfers = traffic.writes.load(ordering: .relaxed)
-        stats.write_bytes = traffic.writtenBytes.load(ordering: .relaxed)
-        stats.read_transfers = traffic.reads.load(ordering: .relaxed)
-        stats.read_bytes = traffic.readBytes.load(ordering: .relaxed)
+        unsafe stats.write_transfers = traffic.writes.load(ordering: .relaxed)
+        unsafe stats.write_bytes = traffic.writtenBytes.load(ordering: .relaxed)
+        unsafe stats.read_transfers = traffic.reads.load(ordering: .relaxed)
+        unsafe stats.read_bytes = traffic.readBytes.load(ordering: .relaxed)
     }
-    return stats
+    if case .log(let log) = tier.backing, let traffic = tier.traffic {
+        // Two counters that move while they are read.
+        unsafe stats.in_flight = UInt64(max(0, traffic.inFlight.load(ordering: .relaxed)))
+        unsafe stats.in_flight_max = UInt64(log.inFlightMax.transfers)
+        unsafe stats.in_flight_bytes = UInt64(max(0, traffic.inFlightBytes.load(ordering: .relaxed)))
+        unsafe stats.in_flight_bytes_max = UInt64(log.inFlightMax.bytes)
+    }
+    unsafe stats.seal = cString(tier.backing.cipher?.name ?? "none")
+    tier.device?.forEachExport { unsafe fillConnections(&stats, $0) }
+    return unsafe stats
+}
+
+private func fillConnections(_ stats: inout frostline_tier_stats, _ export: NBDDevice) {
+    let counters = export.counters
+    unsafe stats.connections += UInt32(export.connectionCount)
+    unsafe stats.connected += UInt32(max(0, counters.connected.load(ordering: .relaxed)))
+    unsafe stats.lost_connections += counters.losses.load(ordering: .relaxed)
+    unsafe stats.reconnections += counters.reconnections.load(ordering: .relaxed)
+    unsafe stats.failed_reconnections += counters.failedAttempts.load(ordering: .relaxed)
+    unsafe stats.refused_reconnections += counters.refusals.load(ordering: .relaxed)
+    unsafe stats.repeated_requests += counters.resubmissions.load(ordering: .relaxed)
+    unsafe stats.timed_out_requests += counters.timeouts.load(ordering: .relaxed)
+    unsafe stats.failed_reads += counters.readErrors.load(ordering: .relaxed)
+    unsafe stats.failed_writes += counters.writeErrors.load(ordering: .relaxed)
 }
 
 @c @implementation
@@ -95,7 +118,8 @@ extension TierOptions {
         switch unsafe tier.seal {
         case FROSTLINE_SEAL_AUTO.rawValue: seal = .automatic
         case FROSTLINE_SEAL_OFF.rawValue: seal = .off
-        default: throw refusal(unsafe "seal \(tier.seal) is unknown; there are auto and off")
+        case FROSTLINE_SEAL_ON.rawValue: seal = .on
+        default: throw refusal(unsafe "seal \(tier.seal) is unknown; there are auto, off and on")
         }
         switch unsafe tier.preallocate {
         case 0: preallocates = false
@@ -153,5 +177,6 @@ private func known(
     unsafe withUnsafeMutableBytes(of: &known) { bytes in
         unsafe bytes.copyMemory(from: UnsafeRawBufferPointer(start: given, count: min(size, bytes.count)))
     }
+    unsafe try requireZero(known.reserved, "tier \(index): frostline_tier.reserved")
     return unsafe known
 }

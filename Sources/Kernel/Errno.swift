@@ -19,6 +19,7 @@ public struct Errno: Error, Equatable, Sendable {
     public static let notPermitted = Errno(1)  // EPERM
     public static let noSuchEntry = Errno(2)  // ENOENT
     public static let noSuchProcess = Errno(3)  // ESRCH
+    public static let interrupted = Errno(4)  // EINTR
     public static let inputOutput = Errno(5)  // EIO
     public static let again = Errno(11)  // EAGAIN
     public static let noMemory = Errno(12)  // ENOMEM
@@ -30,10 +31,10 @@ public struct Errno: Error, Equatable, Sendable {
     public static let invalid = Errno(22)  // EINVAL
     public static let noSpace = Errno(28)  // ENOSPC
     public static let readOnly = Errno(30)  // EROFS
-    /// EBADMSG: what was read is not what was written.
     public static let noData = Errno(61)  // ENODATA
-    public static let badMessage = Errno(74)  // EBADMSG
     public static let linkSevered = Errno(67)  // ENOLINK
+    /// EBADMSG: what was read is not what was written.
+    public static let badMessage = Errno(74)  // EBADMSG
     public static let notSupported = Errno(95)  // EOPNOTSUPP
     public static let notConnected = Errno(107)  // ENOTCONN
     public static let shutDown = Errno(108)  // ESHUTDOWN
@@ -42,6 +43,11 @@ public struct Errno: Error, Equatable, Sendable {
     /// Nobody waits for the device's answer any more, which may do what it was asked to all the
     /// same: its link was lost (ENOLINK), or it took too long (ETIMEDOUT).
     public var mayTakeEffectLater: Bool { self == .timedOut || self == .linkSevered }
+
+    /// Of the moment: there was no memory, or no room in a queue. It says nothing of what was asked for.
+    public var isMomentary: Bool {
+        self == .again || self == .busy || self == .noMemory || self == .interrupted
+    }
 
     /// The C library's sentence for it.
     public var text: String {

@@ -37,34 +37,9 @@ public struct KernelFeatures: Equatable, Sendable {
         return KernelFeatures(
             readWriteProtection: has(PageTracking.readWriteProtection.features),
             writeProtection: has(PageTracking.writeProtection.features),
-            move: has(uffdFeatureMove),
-            poison: has(uffdFeaturePoison),
-            minorShared: has(uffdFeatureMissingShared | uffdFeatureMinorShared),
-            minorHuge: has(uffdFeatureMissingHuge | uffdFeatureMinorHuge))
+            move: has(CLINUX_UFFD_FEATURE_MOVE),
+            poison: has(CLINUX_UFFD_FEATURE_POISON),
+            minorShared: has(CLINUX_UFFD_FEATURE_MISSING_SHMEM | CLINUX_UFFD_FEATURE_MINOR_SHMEM),
+            minorHuge: has(CLINUX_UFFD_FEATURE_MISSING_HUGETLBFS | CLINUX_UFFD_FEATURE_MINOR_HUGETLBFS))
     }
 }
-
-// The importer leaves out macros with casts.
-let uffdFeatureWP: UInt64 = 1 << 0
-let uffdFeatureWPAsync: UInt64 = 1 << 15
-let uffdFeatureMissingHuge: UInt64 = 1 << 4
-let uffdFeatureMinorHuge: UInt64 = 1 << 9
-let uffdFeatureMissingShared: UInt64 = 1 << 5
-let uffdFeatureMinorShared: UInt64 = 1 << 10
-let uffdFeaturePoison: UInt64 = 1 << 14
-let uffdFeatureMove: UInt64 = 1 << 16
-let uffdFeatureRWP: UInt64 = 1 << 17
-let uffdFeatureRWPAsync: UInt64 = 1 << 18
-let uffdRegisterMissing: UInt64 = 1
-let uffdRegisterWP: UInt64 = 2
-let uffdRegisterMinor: UInt64 = 4
-let uffdRegisterRWP: UInt64 = 8
-let uffdFaultWrite: UInt64 = 1
-let uffdFaultWP: UInt64 = 2
-let uffdFaultMinor: UInt64 = 4
-let uffdFaultRWP: UInt64 = 8
-let pageIsWritten: UInt64 = 1 << 1
-let pageIsPresent: UInt64 = 1 << 3
-let pageIsSwapped: UInt64 = 1 << 4
-let pageIsHuge: UInt64 = 1 << 6
-let pageIsAccessed: UInt64 = 1 << 9

@@ -100,7 +100,7 @@ public enum ScanResult: Sendable {
 /// not thrown, so that the hot path has no error plumbing.
 public protocol KernelPort: AnyObject, Sendable {
     /// What keeps evicted pages outside RAM.
-    associatedtype Device: StoreDevice
+    associatedtype Device: CountedDevice
 
     /// Registers guest memory for tracking, without missing faults.
     func track(start: UInt64, length: UInt64) -> Errno?
@@ -165,10 +165,6 @@ public protocol KernelPort: AnyObject, Sendable {
 
     /// Takes waiting fault messages without blocking. Fault thread only.
     func readFaults(into faults: UnsafeMutableBufferPointer<FaultMessage>) -> Int
-
-    /// Makes pages of the guest present by touching them, as it would itself
-    /// (MADV_POPULATE_READ): waits for the fault server. Never on the fault thread.
-    func populate(start: UInt64, length: UInt64) -> Errno?
 
     /// Gives memory of our own back to the host (MADV_DONTNEED).
     func release(start: UInt64, length: UInt64)

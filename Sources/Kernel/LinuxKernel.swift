@@ -16,10 +16,14 @@ public final class LinuxKernel: Sendable {
         let number = clinux_uffd_open()
         if let errno = Errno.from(number) { throw errno }
         let faults = Descriptor(adopting: number)
-        var wanted = uffdFeatureMove | tracking.features
-        if features.poison { wanted |= uffdFeaturePoison }
-        if features.minorShared { wanted |= uffdFeatureMissingShared | uffdFeatureMinorShared }
-        if features.minorHuge { wanted |= uffdFeatureMissingHuge | uffdFeatureMinorHuge }
+        var wanted = CLINUX_UFFD_FEATURE_MOVE | tracking.features
+        if features.poison { wanted |= CLINUX_UFFD_FEATURE_POISON }
+        if features.minorShared {
+            wanted |= CLINUX_UFFD_FEATURE_MISSING_SHMEM | CLINUX_UFFD_FEATURE_MINOR_SHMEM
+        }
+        if features.minorHuge {
+            wanted |= CLINUX_UFFD_FEATURE_MISSING_HUGETLBFS | CLINUX_UFFD_FEATURE_MINOR_HUGETLBFS
+        }
         var offered: UInt64 = 0
         if let errno = unsafe Errno.from(clinux_uffd_api(number, wanted, &offered)) { throw errno }
         let map = clinux_pagemap_open()
@@ -44,7 +48,8 @@ extension LinuxKernel: KernelPort {
     public func watch(start: UInt64, length: UInt64, tracked: Bool, shared: Bool) -> Errno? {
         // Registering again without RWP is refused (EBUSY): always name all modes.
         let mode =
-            uffdRegisterMissing | (tracked ? tracking.registerMode : 0) | (shared ? uffdRegisterMinor : 0)
+            CLINUX_UFFD_REGISTER_MISSING | (tracked ? tracking.registerMode : 0)
+            | (shared ? CLINUX_UFFD_REGISTER_MINOR : 0)
         return .from(clinux_uffd_register(faults.number, start, length, mode))
     }
 
@@ -75,8 +80,8 @@ extension LinuxKernel: KernelPort {
         guard tracking == .readWriteProtection else { return .invalid }
         return .from(
             clinux_uffd_set_mode(
-                faults.number, isSynchronous ? 0 : uffdFeatureRWPAsync,
-                isSynchronous ? uffdFeatureRWPAsync : 0))
+                faults.number, isSynchronous ? 0 : CLINUX_UFFD_FEATURE_RWP_ASYNC,
+                isSynchronous ? CLINUX_UFFD_FEATURE_RWP_ASYNC : 0))
     }
 
     public func collapse(start: UInt64) -> Errno? {
@@ -102,8 +107,8 @@ extension LinuxKernel: KernelPort {
         unsafe withUnsafeTemporaryAllocation(of: clinux_page_region.self, capacity: runs.count) { regions in
             var walkedTo = start
             let count = unsafe clinux_pagemap_scan(
-                pagemap.number, start, end, pageIsPresent | pageIsSwapped,
-                pageIsPresent | (tracked ? tracking.touchedCategory | pageIsHuge : 0),
+                pagemap.number, start, end, CLINUX_PAGE_IS_PRESENT | CLINUX_PAGE_IS_SWAPPED,
+                CLINUX_PAGE_IS_PRESENT | (tracked ? tracking.touchedCategory | CLINUX_PAGE_IS_HUGE : 0),
                 regions.baseAddress!, Int32(regions.count), &walkedTo)
             if let errno = Errno.from(count) { return .failed(errno) }
             for index in 0..<Int(count) {
@@ -111,8 +116,8 @@ extension LinuxKernel: KernelPort {
                 unsafe runs[index] = ScanRun(
                     start: region.start, end: region.end,
                     touched: region.categories & tracking.touchedCategory != 0,
-                    isHuge: region.categories & pageIsHuge != 0,
-                    isSwapped: region.categories & pageIsPresent == 0)
+                    isHuge: region.categories & CLINUX_PAGE_IS_HUGE != 0,
+                    isSwapped: region.categories & CLINUX_PAGE_IS_PRESENT == 0)
             }
             // Linux fills the vector 512 regions at a time, and when it fills up exactly
             // with the end of the range, walk_end is left at an earlier portion: the
@@ -208,7 +213,7 @@ extension LinuxKernel: KernelPort {
                 let flags = unsafe raw[index].flags
                 unsafe faults[index] = FaultMessage(
                     address: raw[index].address, kind: Self.kind(flags),
-                    isWrite: flags & uffdFaultWrite != 0)
+                    isWrite: flags & CLINUX_UFFD_FAULT_WRITE != 0)
             }
             return Int(count)
         }
@@ -216,13 +221,9 @@ extension LinuxKernel: KernelPort {
 
     @inline(__always)
     private static func kind(_ flags: UInt64) -> FaultKind {
-        if flags & uffdFaultWP != 0 { return .writeProtected }
-        if flags & uffdFaultRWP != 0 { return .readWriteProtected }
-        return flags & uffdFaultMinor != 0 ? .minor : .missing
-    }
-
-    public func populate(start: UInt64, length: UInt64) -> Errno? {
-        .from(unsafe clinux_populate(UnsafeMutableRawPointer(bitPattern: UInt(start)), length))
+        if flags & CLINUX_UFFD_FAULT_WP != 0 { return .writeProtected }
+        if flags & CLINUX_UFFD_FAULT_RWP != 0 { return .readWriteProtected }
+        return flags & CLINUX_UFFD_FAULT_MINOR != 0 ? .minor : .missing
     }
 
     public func release(start: UInt64, length: UInt64) {

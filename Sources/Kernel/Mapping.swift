@@ -31,6 +31,12 @@ import CLinux
         precondition(code == 0, "MADV_DONTNEED of our own mapping cannot fail")
     }
 
+    /// Whether the page at an offset is resident now (mincore).
+    public func isResident(offset: Int) -> Bool {
+        precondition(offset >= 0 && offset % pageSize == 0 && offset < length)
+        return unsafe clinux_resident(base + offset, UInt64(pageSize)) > 0
+    }
+
     /// Bytes that are resident now (mincore).
     public var residentBytes: Int { residentBytes(below: length) }
 

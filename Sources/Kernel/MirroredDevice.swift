@@ -8,60 +8,60 @@ public final class MirroredDevice<Side: StoreDevice>: StoreDevice, @unchecked Se
     private var fetches: MirroredQueue<Side>
     private var evictions: MirroredQueue<Side>
 
+    let sides: [Side]
     /// The smaller side's, in bytes.
     public let size: UInt64
     public let blockSize: Int
-    public let traffic = DeviceTraffic()
+    /// The time-out of a server must not be cut short for the sake of a disk.
+    public var givesUp: Bool { sides.contains { $0.givesUp } }
 
-    /// `depth`: transfers that a queue of either side takes at once.
-    public init(_ first: Side, _ second: Side, depth: Int) {
+    /// `depth`: transfers that a queue of either side takes at once. `traffic`: where reads are
+    /// counted that a second side is asked for.
+    public init(
+        _ first: Side, _ second: Side, depth: Int = TransferQueue.depth,
+        traffic: DeviceTraffic = DeviceTraffic()
+    ) {
+        sides = [first, second]
         size = min(first.size, second.size)
         blockSize = max(first.blockSize, second.blockSize)
-        fetches = MirroredQueue(sides: [first, second], queue: .fetch, depth: depth)
-        evictions = MirroredQueue(sides: [first, second], queue: .evict, depth: depth)
+        fetches = MirroredQueue(sides: sides, queue: .fetch, depth: depth, traffic)
+        evictions = MirroredQueue(sides: sides, queue: .evict, depth: depth, traffic)
     }
 
-    public func read(_ transfer: Transfer) -> Errno? {
-        traffic.noteRead(bytes: transfer.length)
-        return fetches.begin(transfer, .read)
-    }
-
-    public func readBack(_ transfer: Transfer) -> Errno? {
-        traffic.noteRead(bytes: transfer.length)
-        return evictions.begin(transfer, .read)
-    }
+    public func read(_ transfer: Transfer) -> Errno? { fetches.begin(transfer, .read) }
+    public func readBack(_ transfer: Transfer) -> Errno? { evictions.begin(transfer, .read) }
+    public func startReads() -> Bool { fetches.startReads() }
 
     /// Reads are asked of the other side first from then on. Tokens are below `depth`.
     public func readElsewhere(_ transfer: Transfer, _ queue: TransferQueue) -> Errno? {
-        traffic.noteRead(bytes: transfer.length)
-        return switch queue {
+        switch queue {
         case .fetch: fetches.readElsewhere(transfer)
         case .evict: evictions.readElsewhere(transfer)
         }
     }
 
-    public func write(_ transfer: Transfer) -> Errno? {
-        traffic.noteWrite(bytes: transfer.length)
-        return evictions.begin(transfer, .write)
-    }
+    public func write(_ transfer: Transfer) -> Errno? { evictions.begin(transfer, .write) }
 
     public func discard(offset: UInt64, length: UInt64) -> Errno? {
-        let failures = evictions.sides.map { $0.discard(offset: offset, length: length) }
+        let failures = sides.map { $0.discard(offset: offset, length: length) }
         let later = failures.first { $0?.mayTakeEffectLater ?? false }
-        return later ?? failures[0] ?? failures[1]
+        return later ?? Self.answer(of: failures)
     }
 
     public func offer(_ queue: TransferQueue, memory: UInt64, length: Int) {
-        for side in evictions.sides { side.offer(queue, memory: memory, length: length) }
+        for side in sides { side.offer(queue, memory: memory, length: length) }
     }
 
     public func letGo(_ queue: TransferQueue) {
-        for side in evictions.sides { side.letGo(queue) }
+        for side in sides { side.letGo(queue) }
     }
 
-    /// EOPNOTSUPP: neither side gains by it.
     public func allocate(offset: UInt64, length: UInt64) -> Errno? {
-        let failures = evictions.sides.map { $0.allocate(offset: offset, length: length) }
+        Self.answer(of: sides.map { $0.allocate(offset: offset, length: length) })
+    }
+
+    /// EOPNOTSUPP only where neither side can, or gains by it.
+    private static func answer(of failures: [Errno?]) -> Errno? {
         if let failure = failures.first(where: { $0 != nil && $0 != .notSupported }) { return failure }
         return failures.contains(nil) ? nil : .notSupported
     }
@@ -94,6 +94,7 @@ struct MirroredQueue<Side: StoreDevice> {
 
     let sides: [Side]
     private let queue: TransferQueue
+    private let traffic: DeviceTraffic
     /// The side that reads are asked of first.
     private var preferred = 0
     /// By token: the side that the last read was not asked of.
@@ -102,12 +103,15 @@ struct MirroredQueue<Side: StoreDevice> {
     private var free: [Int]
     /// Transfers under way at each side.
     private var underWay = [0, 0]
+    /// A read that failed was taken in by the other side, and may not have begun.
+    private var hasRetried = false
     /// Whole transfers that ended while others were started or waited for.
     private var ended: [TransferCompletion] = []
 
-    init(sides: [Side], queue: TransferQueue, depth: Int) {
+    init(sides: [Side], queue: TransferQueue, depth: Int, _ traffic: DeviceTraffic) {
         self.sides = sides
         self.queue = queue
+        self.traffic = traffic
         pending = Array(repeating: nil, count: depth)
         free = Array((0..<depth).reversed())
         untried = Array(repeating: nil, count: depth)
@@ -127,6 +131,7 @@ struct MirroredQueue<Side: StoreDevice> {
             if start(slot, transfer, kind, side: preferred) != nil {
                 entry.untried = nil
                 failure = start(slot, transfer, kind, side: 1 - preferred)
+                if failure == nil { noteSecondRead() }
             }
         case .write:
             failure = start(slot, transfer, kind, side: 0)
@@ -157,7 +162,17 @@ struct MirroredQueue<Side: StoreDevice> {
         pending[slot] = Pending(
             transfer: transfer, kind: .read, awaited: 1, result: Int32(transfer.length), untried: nil)
         preferred = side
+        noteSecondRead()
         return nil
+    }
+
+    private func noteSecondRead() { traffic.secondReads.add(1, ordering: .relaxed) }
+
+    /// Both sides, even when the first cannot.
+    func startReads() -> Bool {
+        var areAll = true
+        for side in sides where !side.startReads() { areAll = false }
+        return areAll
     }
 
     private mutating func start(
@@ -179,6 +194,8 @@ struct MirroredQueue<Side: StoreDevice> {
         into completions: UnsafeMutableBufferPointer<TransferCompletion>, wait: Bool
     ) -> Int {
         for side in sides.indices { unsafe collect(side, completions, wait: false) }
+        // What one side did not answer is asked of the other.
+        if hasRetried { hasRetried = queue == .fetch && !startReads() }
         while wait, ended.isEmpty, let side = underWay.firstIndex(where: { $0 > 0 }) {
             unsafe collect(side, completions, wait: true)
         }
@@ -207,12 +224,14 @@ struct MirroredQueue<Side: StoreDevice> {
             entry.untried = nil
             preferred = other
             if start(slot, entry.transfer, .read, side: other) == nil {
+                noteSecondRead()
+                hasRetried = true
                 entry.awaited += 1
                 pending[slot] = entry
                 return
             }
         }
-        if failed { entry.result = min(entry.result, answer.result) }
+        if failed { entry.result = Self.worse(entry.result, answer.result) }
         if entry.awaited > 0 {
             pending[slot] = entry
             return
@@ -221,5 +240,12 @@ struct MirroredQueue<Side: StoreDevice> {
         free.append(slot)
         if entry.kind == .read { untried[Int(entry.transfer.token)] = entry.untried }
         ended.append(TransferCompletion(token: entry.transfer.token, result: entry.result))
+    }
+
+    /// Whatever else went wrong: that a side may yet do what it was asked to must be known.
+    private static func worse(_ one: Int32, _ other: Int32) -> Int32 {
+        if one < 0, Errno(-one).mayTakeEffectLater { return one }
+        if other < 0, Errno(-other).mayTakeEffectLater { return other }
+        return min(one, other)
     }
 }

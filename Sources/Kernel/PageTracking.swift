@@ -1,3 +1,5 @@
+import CLinux
+
 /// How the kernel notes touches of guest memory. All but one are asynchronous: the access
 /// that is noted does not wait for us.
 public enum PageTracking: Equatable, Sendable {
@@ -15,17 +17,17 @@ public enum PageTracking: Equatable, Sendable {
     var features: UInt64 {
         switch self {
         case .none: 0
-        case .readWriteProtection: uffdFeatureRWP | uffdFeatureRWPAsync
-        case .writeProtection: uffdFeatureWP | uffdFeatureWPAsync
-        case .synchronousWriteProtection: uffdFeatureWP
+        case .readWriteProtection: CLINUX_UFFD_FEATURE_RWP | CLINUX_UFFD_FEATURE_RWP_ASYNC
+        case .writeProtection: CLINUX_UFFD_FEATURE_WP | CLINUX_UFFD_FEATURE_WP_ASYNC
+        case .synchronousWriteProtection: CLINUX_UFFD_FEATURE_WP
         }
     }
 
     var registerMode: UInt64 {
         switch self {
         case .none: 0
-        case .readWriteProtection: uffdRegisterRWP
-        case .writeProtection, .synchronousWriteProtection: uffdRegisterWP
+        case .readWriteProtection: CLINUX_UFFD_REGISTER_RWP
+        case .writeProtection, .synchronousWriteProtection: CLINUX_UFFD_REGISTER_WP
         }
     }
 
@@ -34,8 +36,8 @@ public enum PageTracking: Equatable, Sendable {
     var touchedCategory: UInt64 {
         switch self {
         case .none: 0
-        case .readWriteProtection: pageIsAccessed
-        case .writeProtection, .synchronousWriteProtection: pageIsWritten
+        case .readWriteProtection: CLINUX_PAGE_IS_ACCESSED
+        case .writeProtection, .synchronousWriteProtection: CLINUX_PAGE_IS_WRITTEN
         }
     }
 }

@@ -6,6 +6,11 @@ public enum TransferQueue: Sendable {
     case evict
 }
 
+extension TransferQueue {
+    /// Transfers that a queue of any device takes at once. Whoever starts more gets EBUSY.
+    public static let depth = 64
+}
+
 /// One read or write between memory and a device.
 public struct Transfer: Sendable {
     /// Address, aligned to the device's blocks, as length and offset are.
@@ -13,7 +18,8 @@ public struct Transfer: Sendable {
     /// Bytes.
     public var length: Int
     public var offset: UInt64
-    /// Comes back with the completion.
+    /// Comes back with the completion. Below `TransferQueue.depth`, and of no other transfer that
+    /// is under way in the same queue, where bytes in flight are to be right.
     public var token: UInt64
 
     public init(memory: UInt64, length: Int, offset: UInt64, token: UInt64) {
@@ -43,8 +49,10 @@ public protocol StoreDevice: AnyObject, Sendable {
     var size: UInt64 { get }
     /// What memory, offset and length of every transfer are multiples of: 512 to 4096 bytes.
     var blockSize: Int { get }
-    /// Counts all transfers, those that fail included.
-    var traffic: DeviceTraffic { get }
+    /// Every transfer ends, after a time-out at the latest; else, when the device pleases.
+    var givesUp: Bool { get }
+    /// Answers come from a program, on this machine or another, and not from a disk.
+    var isRemote: Bool { get }
 
     /// Tells where in memory most transfers of a queue begin and end, for the device to have the
     /// kernel keep hold of it: with the first transfer, until `letGo`, when it may be
@@ -53,11 +61,16 @@ public protocol StoreDevice: AnyObject, Sendable {
     /// Lets go of what was offered, until the next transfer. While none is under way.
     func letGo(_ queue: TransferQueue)
 
-    /// Starts a read on behalf of the fault thread. EBUSY: the queue is full.
+    /// Takes in a read on behalf of the fault thread, to be begun by `startReads` at the latest.
+    /// EBUSY: the queue is full.
     func read(_ transfer: Transfer) -> Errno?
+    /// Begins the reads that were taken in: several at once cost less than one after the other.
+    /// False: some could not be begun for now, and wait for the next call. Fault thread only.
+    func startReads() -> Bool
     /// Starts a write on behalf of the worker thread. EBUSY: the queue is full.
     func write(_ transfer: Transfer) -> Errno?
-    /// Starts a read on behalf of the worker thread. EBUSY: the queue is full.
+    /// Takes in a read on behalf of the worker thread, to be begun by a `reap` that waits at the
+    /// latest. EBUSY: the queue is full.
     func readBack(_ transfer: Transfer) -> Errno?
     /// Gives a range back to whoever provides it; what it holds after that is undefined.
     /// EOPNOTSUPP: the device keeps what it has. EBUSY: it was not asked. Other errors come of
@@ -70,7 +83,8 @@ public protocol StoreDevice: AnyObject, Sendable {
     /// Sets space aside for a range that holds nothing and is to be written. EOPNOTSUPP: nothing
     /// is gained by it. Worker thread only.
     func allocate(offset: UInt64, length: UInt64) -> Errno?
-    /// Takes finished transfers of a queue. With `wait`, blocks until there is one.
+    /// Takes finished transfers of a queue. With `wait`, begins those that were only taken in, and
+    /// blocks until one has finished.
     func reap(
         _ queue: TransferQueue, into completions: UnsafeMutableBufferPointer<TransferCompletion>,
         wait: Bool
@@ -78,6 +92,9 @@ public protocol StoreDevice: AnyObject, Sendable {
 }
 
 extension StoreDevice {
+    public var givesUp: Bool { false }
+    public var isRemote: Bool { false }
+    public func startReads() -> Bool { true }
     public func readElsewhere(_ transfer: Transfer, _ queue: TransferQueue) -> Errno? { .noData }
     public func offer(_ queue: TransferQueue, memory: UInt64, length: Int) {}
     public func letGo(_ queue: TransferQueue) {}

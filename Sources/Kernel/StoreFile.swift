@@ -12,14 +12,12 @@ import CLinux
     let blockSize: Int
     private let isPreallocated: Bool
 
-    /// Reads that may be under way at once.
-    public static let fetchDepth = 64
-    /// Writes that may be under way at once.
-    public static let evictDepth = 64
-
     public enum OpenFailure: Error, Equatable {
         case failed(Errno)
+        /// Another process has the file.
         case locked
+        /// The block device is mounted, or another device or process has it.
+        case inUse
         case deviceTooSmall
         case notEmpty
         case neitherFileNorDevice
@@ -27,7 +25,8 @@ import CLinux
     }
 
     /// Opens `path`, creating a file of mode 0600 and `size` bytes where there is none: sparse, or,
-    /// when it `preallocates`, with all its space, which is not given back before it is closed.
+    /// when it `preallocates`, with all its space, which is not given back before it is closed. A
+    /// block device must be in no other use.
     /// EOPNOTSUPP then: it is no file, or its file system cannot.
     public init(path: String, size: UInt64, preallocates: Bool = false) throws(OpenFailure) {
         let number = unsafe path.withCString { unsafe clinux_store_file_open($0, size, preallocates) }
@@ -39,11 +38,11 @@ import CLinux
         guard block <= pageSize else { throw .noDirectIO }
         blockSize = max(Int(block), 512)
         var fetch: OpaquePointer?
-        if let errno = unsafe Errno.from(clinux_ring_open(number, UInt32(Self.fetchDepth), &fetch)) {
+        if let errno = unsafe Errno.from(clinux_ring_open(number, UInt32(TransferQueue.depth), &fetch)) {
             throw .failed(errno)
         }
         var evict: OpaquePointer?
-        if let errno = unsafe Errno.from(clinux_ring_open(number, UInt32(Self.evictDepth), &evict)) {
+        if let errno = unsafe Errno.from(clinux_ring_open(number, UInt32(TransferQueue.depth), &evict)) {
             unsafe clinux_ring_close(fetch)
             throw .failed(errno)
         }
@@ -61,6 +60,7 @@ import CLinux
         case Int32(CLINUX_STORE_NOT_EMPTY): .notEmpty
         case Int32(CLINUX_STORE_KIND): .neitherFileNorDevice
         case Int32(CLINUX_STORE_NO_DIRECT): .noDirectIO
+        case Int32(CLINUX_STORE_IN_USE): .inUse
         default: .failed(Errno(-answer))
         }
     }
@@ -84,13 +84,18 @@ import CLinux
                 UInt32(transfer.length), transfer.offset, transfer.token))
     }
 
+    func startReads() -> Bool { unsafe clinux_ring_start(fetchRing) }
+
     func write(_ transfer: Transfer) -> Errno? {
-        unsafe .from(
-            clinux_ring_write(
-                evictRing, UnsafeRawPointer(bitPattern: UInt(transfer.memory)),
-                UInt32(transfer.length), transfer.offset, transfer.token))
+        let answer = unsafe clinux_ring_write(
+            evictRing, UnsafeRawPointer(bitPattern: UInt(transfer.memory)),
+            UInt32(transfer.length), transfer.offset, transfer.token)
+        // What is not begun now is by `reap`.
+        if answer == 0 { _ = unsafe clinux_ring_start(evictRing) }
+        return .from(answer)
     }
 
+    /// Begun by `reap`.
     func readBack(_ transfer: Transfer) -> Errno? {
         unsafe .from(
             clinux_ring_read(

@@ -46,6 +46,11 @@ public struct WakeUp: ~Copyable, Sendable {
 
     public func signal() { clinux_eventfd_signal(descriptor.number) }
 
+    /// For a loop to watch, in place of a thread that waits: readable once signalled, until
+    /// `clear`.
+    public var number: Int32 { descriptor.number }
+    public func clear() { _ = wait(nanoseconds: 0) }
+
     /// Returns when signalled, with true, or after `nanoseconds`.
     public func wait(nanoseconds: UInt64) -> Bool {
         clinux_eventfd_wait(descriptor.number, nanoseconds) == 1
@@ -58,5 +63,7 @@ public func sleep(nanoseconds: UInt64) { clinux_sleep(nanoseconds) }
 public func monotonicNow() -> UInt64 { clinux_now() }
 /// CPUs that this process may run on, at least 1.
 public var usableCPUs: Int { max(1, Int(clinux_cpu_count())) }
+/// What tells the calling thread from others that run; not 0.
+public func currentThread() -> UInt64 { clinux_thread_self() }
 /// Lets another thread run.
 public func yieldThread() { clinux_yield() }

@@ -112,12 +112,17 @@ uint64_t stamp(uint64_t page, uint64_t word)
 
 int main(int argc, char **argv)
 {
-    load(argc > 1 ? argv[1] : "./libfrostline.so");
+    if (argc != 4) {
+        printf("usage: %s LIBRARY NBD-URI NBD-SERVER-PID\n", argv[0]);
+        return 2;
+    }
+    load(argv[1]);
     check(api.abi_version() == FROSTLINE_ABI_VERSION, "the ABI version is the header's", "");
     check(strlen(api.version()) > 0, "the library says its release", "");
     test_pagers();
     test_blocks();
     test_tiers();
+    test_exports(argv[2], argv[3]);
     printf("%d passed, %d failed\n", passed, failed);
     return failed == 0 ? 0 : 1;
 }

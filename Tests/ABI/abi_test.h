@@ -56,5 +56,7 @@ void refuses(frostline_options options, int code, const char *word);
 void test_pagers(void);
 void test_blocks(void);
 void test_tiers(void);
+/* With an NBD server of its own: the export, and the server's process. */
+void test_exports(const char *uri, const char *server);
 
 #endif

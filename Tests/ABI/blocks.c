@@ -63,6 +63,38 @@ static void working_sets(frostline_pager *pager, frostline_block *block, uint64_
         check(set.idle_bytes[i] <= set.idle_bytes[i - 1], "what is idle for longer is less", "idle_bytes");
     }
     check(stats_of(pager).evicted_bytes == 0, "observing evicts nothing", "evicted_bytes");
+    check(stats_of(pager).eviction_pace == 0, "for the budget neither", "eviction_pace");
+}
+
+/* Waiting shows as lost time, and the pace follows it. */
+static void stall_budget(frostline_pager *pager, uint64_t *memory, uint64_t length)
+{
+    char error[512] = "";
+    frostline_stats stats = stats_of(pager);
+    check(stats.stall_share == 0 && stats.eviction_pace == 0, "nothing is lost or taken without a budget", "stall_share");
+    api.set(pager, FROSTLINE_SETTING_VCPUS, 4, error, sizeof error);
+    api.set(pager, FROSTLINE_SETTING_STALL_BUDGET, 500000, error, sizeof error);
+    uint64_t deadline = now_ms() + 60000;
+    do {
+        for (uint64_t page = 0; page < length / PAGE; page++) {
+            (void)*(volatile uint64_t *)&memory[page * 512];
+        }
+        stats = stats_of(pager);
+    } while (stats.stall_share == 0 && now_ms() < deadline);
+    check(stats.stall_share > 0 && stats.stall_share <= 4 * 500000, "waiting is counted", "stall_share");
+    while (stats_of(pager).eviction_pace == 0 && now_ms() < deadline) {
+    }
+    check(stats_of(pager).eviction_pace > 0, "below the budget pages leave", "eviction_pace");
+    api.set(pager, FROSTLINE_SETTING_STALL_BUDGET, 1, error, sizeof error);
+    while (stats_of(pager).eviction_pace > 0 && now_ms() < deadline) {
+    }
+    stats = stats_of(pager);
+    check(stats.eviction_pace == 0 && stats.stall_share > 1, "above it none do", "eviction_pace");
+    check((stats.held_up_accesses > 0) == (stats.held_up_time > 0), "who was held up has waited", "held_up_time");
+    api.set(pager, FROSTLINE_SETTING_STALL_BUDGET, 0, error, sizeof error);
+    while (stats_of(pager).stall_share > 0 && now_ms() < deadline) {
+    }
+    check(stats_of(pager).stall_share == 0, "without a budget nobody counts", "stall_share");
 }
 
 /* Flips a bit, adds bytes or leaves some out: refused each time, and `word` is in the reason. */
@@ -122,6 +154,9 @@ static void pages_memory(void)
     frostline_block_info info = block_info("ram", memory, length);
     info.flags = 2;
     check(api.attach(pager, &info, &block, error, sizeof error) == -EINVAL, "an unknown flag is refused", error);
+    info.flags = 0;
+    info.reserved = 3;
+    check(api.attach(pager, &info, &block, error, sizeof error) == -EINVAL && strstr(error, "frostline_block_info.reserved is 3"), "a reserved field is refused", error);
     /* Beyond its struct_size, the struct of an older caller is not read. */
     info.struct_size = (uint32_t)offsetof(frostline_block_info, flags);
     check(api.attach(pager, &info, &block, error, sizeof error) == 0, "a block is attached", error);
@@ -156,6 +191,7 @@ static void pages_memory(void)
     check(api.set(pager, FROSTLINE_SETTING_LIMIT, MIB, error, sizeof error) == -EINVAL, "a bad limit is refused", error);
     check(api.set(pager, FROSTLINE_SETTING_LIMIT, 0, error, sizeof error) == 0, "the limit is lifted", error);
     check(stats_of(pager).limit == 0, "and that is in force", "limit");
+    stall_budget(pager, memory, length);
     check(api.set(pager, 77, 0, error, sizeof error) == -EINVAL, "an unknown setting is refused", error);
     working_sets(pager, block, length);
     hotness(pager, block, length);

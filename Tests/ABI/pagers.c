@@ -22,6 +22,12 @@ static void refusals(void)
     options.struct_size = 8;
     refuses(options, -EINVAL, "struct_size");
     options = good_options();
+    options.reserved = 1;
+    refuses(options, -EINVAL, "frostline_options.reserved is 1");
+    options = good_options();
+    options.reserved3 = 7;
+    refuses(options, -EINVAL, "frostline_options.reserved3 is 7");
+    options = good_options();
     options.guard = 99;
     refuses(options, -EINVAL, "guard 99");
     options = good_options();
@@ -78,6 +84,16 @@ static void refusals(void)
     options.store_path = "/dev/null";
     options.store_size = 64 * MIB;
     refuses(options, -EINVAL, "neither a regular file");
+}
+
+static void refuses_host(void)
+{
+    frostline_options options = good_options();
+    frostline_host host = silent_host();
+    frostline_pager *pager = NULL;
+    char error[512] = "";
+    host.reserved = 5;
+    check(api.create(&options, &host, &pager, error, sizeof error) == -EINVAL && pager == NULL && strstr(error, "frostline_host.reserved is 5"), "a reserved field of the host is refused", error);
 }
 
 /* A tracker or guard that does not fit the memory is refused. */
@@ -183,6 +199,7 @@ static void names_trackers(uint32_t tracker, const char *empty, int first, const
 void test_pagers(void)
 {
     refusals();
+    refuses_host();
     const uint32_t none = FROSTLINE_TRACKER_NONE;
     refuses_demand(none, FROSTLINE_GUARD_MOVE, MAP_SHARED, "guard move was demanded");
     refuses_demand(none, FROSTLINE_GUARD_MINOR, MAP_PRIVATE, "guard minor was demanded");

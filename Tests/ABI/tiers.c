@@ -2,6 +2,7 @@
 #include "abi_test.h"
 
 #include <dirent.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -54,6 +55,8 @@ static void refuses_lists(void)
     both = options_with(tiers, 1);
     both.seal = FROSTLINE_SEAL_OFF;
     refuses(both, -EINVAL, "say it of each tier");
+    both.seal = FROSTLINE_SEAL_ON;
+    refuses(both, -EINVAL, "say it of each tier");
     tiers[1] = tier_of(FROSTLINE_TIER_COMPRESSED, NULL, 0);
     refuses(options_with(tiers, 2), -EINVAL, "tier 1 (compressed): compressed memory comes first");
     refuses_second(tiers[1], -EINVAL, "there is one already");
@@ -90,8 +93,6 @@ static void refuses_values(void)
     tier = tier_of(FROSTLINE_TIER_COMPRESSED, NULL, 0);
     tier.seal = 9;
     refuses_tier(tier, -EINVAL, "seal 9");
-    tier.seal = FROSTLINE_SEAL_OFF;
-    refuses_tier(tier, -EINVAL, "memory is not sealed");
     tier = tier_of(FROSTLINE_TIER_COMPRESSED, NULL, 0);
     tier.write_bytes_max = 1;
     refuses_tier(tier, -EINVAL, "no rate limits");
@@ -113,6 +114,13 @@ static void refuses_values(void)
     tier = tier_of(FROSTLINE_TIER_COMPRESSED, NULL, 0);
     tier.preallocate = 1;
     refuses_tier(tier, -EINVAL, "preallocation is for kind file");
+    tier = tier_of(FROSTLINE_TIER_FILE, "/nonexistent/store", 64 * MIB);
+    tier.reserved = 9;
+    refuses_second(tier, -EINVAL, "tier 1: frostline_tier.reserved is 9");
+    frostline_tier mirror = tier;
+    tier.reserved = 0;
+    tier.mirror = &mirror;
+    refuses_tier(tier, -EINVAL, "tier 0: frostline_tier.reserved is 9");
     tier = tier_of(FROSTLINE_TIER_FILE, ".build/abi/preallocated", UINT64_C(1) << 43);
     tier.preallocate = 1;
     refuses_tier(tier, -ENOSPC, "to preallocate; lower the size");
@@ -185,6 +193,10 @@ static void cascades(void)
     check(first.stored_pages > 0 && second.stored_pages > 0, "both tiers have pages", "stored_pages");
     check(first.cost <= 16 * MIB && first.payload <= first.cost, "the first keeps its ceiling", "cost");
     check(second.stored_bytes == second.stored_pages * PAGE, "pages are bytes", "stored_bytes");
+    check(second.connections == 0 && second.lost_connections == 0, "a file has no connections", "connections");
+    check(first.in_flight_max == 0 && first.in_flight_bytes_max == 0 && first.in_flight == 0 && first.in_flight_bytes == 0, "nothing is in flight in memory", "in_flight");
+    check(second.in_flight_max >= 64 && second.in_flight_bytes_max >= 64 * PAGE, "what is in flight to a file is bounded", "in_flight_max");
+    check(second.in_flight <= second.in_flight_max && second.in_flight_bytes <= second.in_flight_bytes_max, "and keeps its bounds", "in_flight");
     int wrong = 0;
     for (uint64_t page = 0; page < length / PAGE; page++) {
         for (uint64_t word = 0; word < 512; word++) {
@@ -205,6 +217,35 @@ static void cascades(void)
     munmap(memory, length);
 }
 
+/* What tiers say of their seals; compressed memory has one only on demand. */
+static void seals(void)
+{
+    const struct { uint32_t seal; int memory, file; } cases[] = {
+        {FROSTLINE_SEAL_AUTO, 0, 1}, {FROSTLINE_SEAL_OFF, 0, 0}, {FROSTLINE_SEAL_ON, 1, 1}};
+    for (int i = 0; i < 3; i++) {
+        char path[] = ".build/abi/sealed-store", error[512] = "";
+        frostline_tier tiers[2] = {
+            tier_of(FROSTLINE_TIER_COMPRESSED, NULL, 0), tier_of(FROSTLINE_TIER_FILE, path, 64 * MIB)};
+        tiers[0].seal = tiers[1].seal = cases[i].seal;
+        frostline_options options = options_with(tiers, 2);
+        frostline_host host = silent_host();
+        frostline_pager *pager;
+        check(api.create(&options, &host, &pager, error, sizeof error) == 0, "a pager with seals is created", error);
+        for (uint32_t index = 0; index < 2; index++) {
+            const char *seal = tier_stats_of(pager, index).seal;
+            int expected = index == 0 ? cases[i].memory : cases[i].file;
+            check((strcmp(seal, "none") != 0) == expected, "a tier says how it is sealed", seal);
+        }
+        check((strcmp(stats_of(pager).seal, "none") != 0) == cases[i].file, "the pager's seal is that of devices", stats_of(pager).seal);
+        api.destroy(pager);
+        options = good_options();
+        options.seal = cases[i].seal;
+        check(api.create(&options, &host, &pager, error, sizeof error) == 0, "so it is without a list", error);
+        check((strcmp(tier_stats_of(pager, 0).seal, "none") != 0) == cases[i].memory, "compressed memory is sealed on demand", "seal");
+        api.destroy(pager);
+    }
+}
+
 /* Bytes that the nameless file has of its file system. */
 static uint64_t space_of(const char *name)
 {
@@ -222,26 +263,63 @@ static uint64_t space_of(const char *name)
     return bytes;
 }
 
-static void preallocates(void)
+/* Which of a file and its mirror have their space from the start. */
+static void preallocates(int first, int second)
 {
-    for (uint32_t preallocate = 0; preallocate < 2; preallocate++) {
-        frostline_tier tier = tier_of(FROSTLINE_TIER_FILE, ".build/abi/space", 64 * MIB);
-        tier.preallocate = preallocate;
-        frostline_options options = options_with(&tier, 1);
-        frostline_host host = silent_host();
-        frostline_pager *pager;
-        char error[512] = "";
-        check(api.create(&options, &host, &pager, error, sizeof error) == 0, "a pager with a file is created", error);
-        uint64_t space = space_of(".build/abi/space");
-        check(preallocate ? space >= 64 * MIB : space < MIB, "a file has its space when that was asked for", "st_blocks");
-        api.destroy(pager);
-        check(space_of(".build/abi/space") == 0, "the file is gone with the pager", "st_blocks");
+    frostline_tier mirror = tier_of(FROSTLINE_TIER_FILE, ".build/abi/mirror-space", 64 * MIB);
+    frostline_tier tier = tier_of(FROSTLINE_TIER_FILE, ".build/abi/space", 64 * MIB);
+    tier.preallocate = (uint32_t)first;
+    mirror.preallocate = (uint32_t)second;
+    tier.mirror = &mirror;
+    frostline_options options = options_with(&tier, 1);
+    frostline_host host = silent_host();
+    frostline_pager *pager;
+    char error[512] = "";
+    check(api.create(&options, &host, &pager, error, sizeof error) == 0, "a pager with a mirrored file is created", error);
+    const char *names[2] = {"abi/space", "abi/mirror-space"};
+    for (int side = 0; side < 2; side++) {
+        uint64_t space = space_of(names[side]);
+        check((side == 0 ? first : second) ? space >= 64 * MIB : space < MIB, "a file has its space when that was asked for", names[side]);
     }
+    api.destroy(pager);
+    check(space_of(names[0]) == 0 && space_of(names[1]) == 0, "the files are gone with the pager", "st_blocks");
+}
+
+/* Counts the connections to a server, which it kills. */
+static void counts_connections(const char *uri, pid_t server)
+{
+    frostline_tier tier = tier_of(FROSTLINE_TIER_NBD, uri, 0);
+    tier.connections = 3;
+    frostline_options options = options_with(&tier, 1);
+    frostline_host host = silent_host();
+    frostline_pager *pager;
+    char error[512] = "";
+    check(api.create(&options, &host, &pager, error, sizeof error) == 0, "a pager with an export is created", error);
+    frostline_tier_stats stats = tier_stats_of(pager, 0);
+    check(stats.connections == 3 && stats.connected == 3, "its connections are there", "connected");
+    check(stats.lost_connections == 0 && stats.failed_reconnections == 0 && stats.reconnections == 0, "and none was lost", "lost_connections");
+    kill(server, SIGKILL);
+    uint64_t deadline = now_ms() + 60000;
+    do {
+        stats = tier_stats_of(pager, 0);
+    } while ((stats.connected > 0 || stats.failed_reconnections == 0) && now_ms() < deadline);
+    check(stats.connections == 3 && stats.connected == 0, "they are lost with the server", "connected");
+    check(stats.lost_connections == 3 && stats.failed_reconnections > 0, "and it is tried again", "failed_reconnections");
+    check(stats.reconnections == 0 && stats.refused_reconnections == 0, "in vain", "reconnections");
+    api.destroy(pager);
+}
+
+void test_exports(const char *uri, const char *server)
+{
+    counts_connections(uri, (pid_t)atoi(server));
 }
 
 void test_tiers(void)
 {
-    preallocates();
+    preallocates(0, 0);
+    preallocates(1, 0);
+    preallocates(0, 1);
+    seals();
     refuses_lists();
     refuses_values();
     cascades();

@@ -1,5 +1,6 @@
 import Engine
 import Kernel
+import SeededRandom
 import Testing
 
 @Suite("Ages")
@@ -14,7 +15,7 @@ struct AgeMapTests {
 
     @Test("are what was last said of each page, in whatever ranges", arguments: UInt64(1)...20)
     func ranges(seed: UInt64) throws {
-        var random = Generator(seed)
+        var random = SplitMix(seed: seed)
         let ages = try Ages(1 + random.below(200))
         var expected = [UInt8](repeating: AgeMap.absent, count: ages.map.pageCount)
         for _ in 0..<200 {
@@ -56,7 +57,7 @@ struct AgeMapTests {
 
     @Test("are counted by stamp, and two stamps can become one", arguments: UInt64(1)...10)
     func sweep(seed: UInt64) throws {
-        var random = Generator(seed)
+        var random = SplitMix(seed: seed)
         let ages = try Ages(1000)
         var returned = [Int](repeating: 0, count: AgeMap.stampCount)
         for _ in 0..<60 {
@@ -98,7 +99,7 @@ struct AgeMapTests {
 
     @Test("are counted right whatever changed since the last count", arguments: UInt64(1)...20)
     func counts(seed: UInt64) throws {
-        var random = Generator(seed)
+        var random = SplitMix(seed: seed)
         let ages = try Ages(1 + random.below(5000))
         let others = try PageSet(pageCount: ages.map.pageCount)
         var expected = [UInt8](repeating: AgeMap.absent, count: ages.map.pageCount)
@@ -188,7 +189,7 @@ struct IdleHistoryTests {
     }
 
     private func run(seed: UInt64, passes: Int, interval: UInt64, idleAge: UInt64) -> Bench {
-        var random = Generator(seed)
+        var random = SplitMix(seed: seed)
         var bench = Bench(pages: 2000, idleAge: idleAge)
         for _ in 0..<passes {
             let last = bench.now
@@ -204,7 +205,7 @@ struct IdleHistoryTests {
 
     @Test("never calls a page idle for longer than it was", arguments: UInt64(1)...20)
     func neverOverstated(seed: UInt64) {
-        var random = Generator(seed &* 77)
+        var random = SplitMix(seed: seed &* 77)
         let idleAge = UInt64(random.below(60)) * Self.second
         let bench = run(seed: seed, passes: 50 + random.below(4000), interval: Self.second, idleAge: idleAge)
         for power in 0..<13 {

@@ -1,5 +1,6 @@
 import Engine
 import Kernel
+import SeededRandom
 import Testing
 
 @Suite("A hotness image")
@@ -24,7 +25,7 @@ struct HotnessImageTests {
     }
 
     /// Runs of up to `runMax` pages, or of exactly as many.
-    private func pattern(_ random: inout Generator, pages: Int, runMax: Int, exactly: Bool) -> [UInt8] {
+    private func pattern(_ random: inout SplitMix, pages: Int, runMax: Int, exactly: Bool) -> [UInt8] {
         var classes: [UInt8] = []
         while classes.count < pages {
             let length = exactly ? runMax : 1 + random.below(runMax)
@@ -39,7 +40,7 @@ struct HotnessImageTests {
     @Test(
         "says of each page what was written, and never takes more room than said", arguments: UInt64(1)...60)
     func roundTrip(seed: UInt64) throws {
-        var random = Generator(seed)
+        var random = SplitMix(seed: seed)
         let pages = [1, 2, 11, 12, 13, 512, 5000, 70_000][random.below(8)]
         // Runs of about the length from which they get a record are the dearest.
         let runMax = [1, 2, 11, 12, 13, 24, 100, 5000][random.below(8)]
@@ -136,7 +137,7 @@ struct HotnessImageTests {
         "may be damaged anywhere, by anybody: it is refused, or complete and within its scale",
         arguments: UInt64(1)...300)
     func fuzz(seed: UInt64) {
-        var random = Generator(seed)
+        var random = SplitMix(seed: seed)
         let pages = 1 + random.below(3000)
         var image = image(of: pattern(&random, pages: pages, runMax: 1 + random.below(60), exactly: false))
         for _ in 0..<40 {
@@ -166,7 +167,7 @@ struct HotnessImageTests {
 
     @Test("takes less than a byte a page, far less where neighbours are alike")
     func size() {
-        var random = Generator(7)
+        var random = SplitMix(seed: 7)
         let pages = 1 << 18
         // Single hot pages all over the place; a third of the guest never used.
         var scattered = [UInt8](repeating: 12, count: pages)
@@ -211,7 +212,7 @@ struct HotnessAdmissionTests {
             for page in stamps.indices where stamps[page] == relabel.from { stamps[page] = relabel.into }
         }
 
-        mutating func run(_ random: inout Generator, passes: Int, interval: UInt64) {
+        mutating func run(_ random: inout SplitMix, passes: Int, interval: UInt64) {
             for _ in 0..<passes {
                 let last = now
                 for _ in 0..<20 {
@@ -253,7 +254,7 @@ struct HotnessAdmissionTests {
         "are never taken to be longer than they are, by whatever clock and idle age",
         arguments: UInt64(1)...40)
     func neverOverstated(seed: UInt64) {
-        var random = Generator(seed)
+        var random = SplitMix(seed: seed)
         let ages = [0, 4, 30, 300].map { UInt64($0) * Self.second }
         var source = Bench(pages: 1500, idleAge: ages[random.below(4)], at: UInt64(random.below(1 << 50)))
         source.run(&random, passes: 1 + random.below(3000), interval: Self.second)
@@ -272,7 +273,7 @@ struct HotnessAdmissionTests {
 
     @Test("make the same working set, to a quarter", arguments: UInt64(1)...10)
     func workingSet(seed: UInt64) {
-        var random = Generator(seed)
+        var random = SplitMix(seed: seed)
         var source = Bench(pages: 3000, idleAge: 30 * Self.second, at: 1 << 45)
         source.run(&random, passes: 3000, interval: Self.second)
         var target = Bench(
@@ -302,7 +303,7 @@ struct HotnessAdmissionTests {
 
     @Test("may be any numbers that ascend", arguments: UInt64(1)...20)
     func hostile(seed: UInt64) {
-        var random = Generator(seed)
+        var random = SplitMix(seed: seed)
         var history = IdleHistory(at: UInt64(random.below(1 << 40)))
         var now = UInt64(1) << 41
         for _ in 0..<30 {

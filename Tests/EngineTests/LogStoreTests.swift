@@ -1,5 +1,6 @@
 import Engine
 import Kernel
+import SeededRandom
 import Testing
 
 /// A clock that tests set.
@@ -21,24 +22,28 @@ struct LogStoreTests {
             get { clock.now.withLock { $0 } }
             set { clock.now.withLock { $0 = newValue } }
         }
-        static let batchMax = 512
+        static let batchMax = 1024
 
         init(
             size: Int = 1 << 20, segmentSize: Int = 16 << 10, blockSize: Int = 512, isSealed: Bool = true,
-            helpers: Int = 0
+            helpers: Int = 0, writesTakeTime: Bool = false
         ) throws {
-            device = try MemoryDevice(size: size, blockSize: blockSize)
+            let device = try MemoryDevice(size: size, blockSize: blockSize)
+            self.device = device
             log = try LogStore(
                 device: device, size: UInt64(size), tier: TierIndex(1),
                 sealer: isSealed ? try Sealer() : nil, segmentSize: segmentSize, helpers: helpers,
-                times: LogTimes(spare: 10, doubt: 1000), clock: { [clock] in clock.now.withLock { $0 } })
+                times: LogTimes(spare: 10, doubt: 1000),
+                clock: { [clock] in
+                    clock.now.withLock { $0 } + (writesTakeTime ? UInt64(device.writes.count) : 0)
+                })
             pages = try Mapping(length: Self.batchMax * pageSize)
             buffer = try Mapping(length: 3 * pageSize)
         }
 
         /// Pages of all sizes once they are compressed, the incompressible ones included.
         func write(_ number: Int, to page: UnsafeMutableRawPointer) {
-            var random = Generator(UInt64(number))
+            var random = SplitMix(seed: UInt64(number))
             let noise = number % 9 * 512
             for index in 0..<pageSize {
                 let byte = index < noise ? UInt8(random.below(256)) : UInt8(truncatingIfNeeded: number)
@@ -109,7 +114,7 @@ struct LogStoreTests {
         let alone = try Rig(size: 4 << 20, segmentSize: 256 << 10)
         let helped = try Rig(size: 4 << 20, segmentSize: 256 << 10, helpers: count)
         // A batch that is more than one job, the least one, and one that nobody is woken for.
-        for size in [500, 32, 300, 31, 1, 257, 33] {
+        for size in [900, 32, 300, 31, 1, 257, 33] {
             let outcomes = helped.put(Array(0..<size))
             #expect(outcomes == alone.put(Array(0..<size)))
             for (number, outcome) in outcomes.enumerated() {
@@ -355,5 +360,22 @@ struct LogStoreTests {
         #expect(map.residentBytes == 0)
         for _ in 0..<100 { _ = map.open() }
         #expect(map.residentBytes <= 3 * pageSize)
+    }
+
+    @Test("compresses every page again as soon as there is no hurry")
+    func endOfHurry() throws {
+        let rig = try Rig(size: 64 << 20, writesTakeTime: true)
+        let compressible = (0..<Rig.batchMax).map { $0 * 9 + $0 % 4 }
+        func lengths(_ outcomes: [PutOutcome]) -> [Int] {
+            outcomes.compactMap { if case .stored(let place) = $0 { LogPlace(place).sectors } else { nil } }
+        }
+        rig.log.isHurried = true
+        // The device waits for nothing but us.
+        for _ in 0..<8 { _ = rig.put(compressible) }
+        let few = Array(compressible.prefix(64))
+        #expect(lengths(rig.put(few)) == Array(repeating: 9, count: 64), "in a hurry they leave as they are")
+        rig.log.isHurried = false
+        let after = lengths(rig.put(few))
+        #expect(after.count == 64 && after.allSatisfy { $0 < 9 })
     }
 }

@@ -6,7 +6,6 @@ import Kernel
 final class MemoryDevice: StoreDevice, @unchecked Sendable {
     let memory: Mapping
     let blockSize: Int
-    let traffic = DeviceTraffic()
     /// Writes of so many to come fail, or end early.
     var failingWrites = 0
     /// So many writes, and so many discards, to come are answered with ETIMEDOUT.

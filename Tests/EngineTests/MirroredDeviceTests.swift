@@ -1,5 +1,6 @@
+import Glibc
 import Kernel
-import SimulatedKernel
+import SeededRandom
 import Testing
 
 /// Blocks in memory, whose transfers end in any order and fail by chance.
@@ -7,14 +8,19 @@ private final class RandomDevice: StoreDevice, @unchecked Sendable {
     private var contents: [UInt8]
     private var random: SplitMix
     private var underWay: [TransferQueue: [TransferCompletion]] = [.fetch: [], .evict: []]
+    /// Reads of the fetch queue that were not begun.
+    private var held: [TransferCompletion] = []
     /// Thousandths.
     var failures = 0
+    /// How transfers fail; nil: with EIO, or short.
+    var failure: Errno?
+    /// What discards are answered with.
+    var discardAnswer: Errno?
     var refusals = 0
     /// Ends every read with one byte wrong.
     var corrupts = false
 
     let blockSize = 512
-    let traffic = DeviceTraffic()
     var size: UInt64 { UInt64(contents.count) }
 
     init(blocks: Int, seed: UInt64) {
@@ -25,13 +31,14 @@ private final class RandomDevice: StoreDevice, @unchecked Sendable {
     func read(_ transfer: Transfer) -> Errno? { start(transfer, .fetch, isWrite: false) }
     func readBack(_ transfer: Transfer) -> Errno? { start(transfer, .evict, isWrite: false) }
     func write(_ transfer: Transfer) -> Errno? { start(transfer, .evict, isWrite: true) }
-    func discard(offset: UInt64, length: UInt64) -> Errno? { nil }
+    func discard(offset: UInt64, length: UInt64) -> Errno? { discardAnswer }
 
     private func start(_ transfer: Transfer, _ queue: TransferQueue, isWrite: Bool) -> Errno? {
         if random.chance(refusals) { return .busy }
         var result = Int32(transfer.length)
         if random.chance(failures) {
             result = random.chance(500) ? -Errno.inputOutput.code : Int32(transfer.length / 2)
+            if let failure { result = -failure.code }
         }
         let memory = unsafe UnsafeMutableRawPointer(bitPattern: UInt(transfer.memory))!
         let offset = Int(transfer.offset)
@@ -43,14 +50,22 @@ private final class RandomDevice: StoreDevice, @unchecked Sendable {
                 unsafe memory.storeBytes(of: byte, toByteOffset: index, as: UInt8.self)
             }
         }
-        underWay[queue]!.append(TransferCompletion(token: transfer.token, result: result))
+        let completion = TransferCompletion(token: transfer.token, result: result)
+        if queue == .fetch { held.append(completion) } else { underWay[queue]!.append(completion) }
         return nil
+    }
+
+    func startReads() -> Bool {
+        underWay[.fetch]! += held
+        held.removeAll()
+        return true
     }
 
     func reap(
         _ queue: TransferQueue, into completions: UnsafeMutableBufferPointer<TransferCompletion>,
         wait: Bool
     ) -> Int {
+        if wait, queue == .fetch { _ = startReads() }
         var count = 0
         while count < completions.count, let waiting = underWay[queue], !waiting.isEmpty {
             if random.chance(300), !(wait && count == 0) { break }
@@ -121,6 +136,25 @@ final class MirroredDeviceTests {
         #expect(read(3) == nil)
     }
 
+    @Test("begins reads when told, and by itself where the other side failed")
+    func begins() {
+        func reapOften() -> TransferCompletion? {
+            unsafe withUnsafeTemporaryAllocation(of: TransferCompletion.self, capacity: 4) { completions in
+                for _ in 0..<100 {
+                    let count = unsafe device.reap(.fetch, into: completions, wait: false)
+                    if count > 0 { return unsafe completions[0] }
+                }
+                return nil
+            }
+        }
+        #expect(write(3, 0xa5) == 512)
+        first.failures = 1000
+        #expect(device.read(transfer(3, at: pageSize)) == nil)
+        #expect(reapOften() == nil)
+        #expect(device.startReads())
+        #expect(reapOften()?.result == 512)
+    }
+
     @Test("asks the other side at once when one takes no more")
     func oneSideIsFull() {
         #expect(write(3, 0xa5) == 512)
@@ -135,6 +169,38 @@ final class MirroredDeviceTests {
         (isFirst ? first : second).failures = 0
         (isFirst ? first : second).refusals = 1000
         #expect(write(0, 1) != 512)
+    }
+
+    @Test(
+        "fails a write with what says that it may take effect later, whatever the other side says",
+        arguments: [ETIMEDOUT, ENOLINK], [EIO, ENOSPC, EILSEQ, EREMOTEIO, ETIMEDOUT])
+    func doubtedWrite(doubt: Int32, other: Int32) throws {
+        for (a, b) in [(doubt, other), (other, doubt)] {
+            (first.failures, first.failure) = (1000, Errno(a))
+            (second.failures, second.failure) = (1000, Errno(b))
+            // The sides answer in any order.
+            for block in 0..<20 {
+                let result = try #require(write(block, 1))
+                #expect(result < 0 && Errno(-result).mayTakeEffectLater, "\(a), \(b): \(result)")
+            }
+        }
+        (second.failures, second.failure) = (1000, nil)
+        first.failure = Errno(doubt)
+        for block in 0..<20 { #expect(write(block, 1) == -doubt, "or when it ends early") }
+    }
+
+    @Test(
+        "discards when one side can, and says what is to be known of both",
+        arguments: [
+            (nil, nil, nil), (EOPNOTSUPP, nil, nil), (EOPNOTSUPP, EOPNOTSUPP, EOPNOTSUPP),
+            (EOPNOTSUPP, EIO, EIO), (EOPNOTSUPP, EBUSY, EBUSY), (EBUSY, nil, EBUSY), (EIO, nil, EIO),
+            (EIO, ETIMEDOUT, ETIMEDOUT), (EOPNOTSUPP, ENOLINK, ENOLINK),
+        ] as [(Int32?, Int32?, Int32?)])
+    func discards(one: Int32?, other: Int32?, both: Int32?) {
+        for (a, b) in [(one, other), (other, one)] {
+            (first.discardAnswer, second.discardAnswer) = (a.map { Errno($0) }, b.map { Errno($0) })
+            #expect(device.discard(offset: 0, length: 4096) == both.map { Errno($0) })
+        }
     }
 
     @Test("reads from the other side once the answers are doubted")

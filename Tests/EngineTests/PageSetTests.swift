@@ -1,12 +1,13 @@
 import Engine
 import Kernel
+import SeededRandom
 import Testing
 
 @Suite("A set of pages")
 struct PageSetTests {
     @Test("is what was put in and not taken out, in whatever ranges", arguments: UInt64(1)...20)
     func ranges(seed: UInt64) throws {
-        var random = Generator(seed)
+        var random = SplitMix(seed: seed)
         let pageCount = 100
         let pages = try PageSet(pageCount: pageCount)
         var expected = Set<Int>()

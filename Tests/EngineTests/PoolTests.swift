@@ -1,6 +1,7 @@
 import Engine
 import Kernel
 import PageCorpus
+import SeededRandom
 import Testing
 
 /// Objects in a pool, each filled with bytes that tell it, and their owner, who can be told
@@ -8,7 +9,7 @@ import Testing
 private struct Objects {
     let pool: CompressedPool
     let compaction: PoolCompaction
-    var random: Generator
+    var random: SplitMix
     private(set) var places: [(place: UInt64, length: Int, mark: UInt8)] = []
     /// Most that the pool has held, bookkeeping included.
     private(set) var heldMax = 0
@@ -17,7 +18,7 @@ private struct Objects {
         let store = try CompressedStore(options)
         pool = store.pool
         compaction = store.compaction
-        random = Generator(seed)
+        random = SplitMix(seed: seed)
     }
 
     /// False when the pool is full.
@@ -293,7 +294,7 @@ struct CompressedStoreTests {
         "refuses incompressible pages, or keeps them as they are",
         arguments: [Compression.lz4, .zstd(level: 3)])
     func incompressible(compression: Compression) throws {
-        var random = Generator(3)
+        var random = SplitMix(seed: 3)
         let noise = try Mapping(length: pageSize)
         for word in 0..<pageSize / 8 {
             noise.base.storeBytes(of: random.next(), toByteOffset: word * 8, as: UInt64.self)

@@ -1,4 +1,5 @@
 import Engine
+import SeededRandom
 import Testing
 
 @Suite("Prefetch")
@@ -41,7 +42,7 @@ struct PrefetchTests {
 
     @Test("brings nothing for faults at random", arguments: UInt64(1)...5)
     func random(seed: UInt64) {
-        var random = Generator(seed)
+        var random = SplitMix(seed: seed)
         var prefetch = Prefetch()
         let (faults, brought) = run((0..<2000).map { _ in random.below(1 << 20) }, &prefetch)
         #expect(brought < faults / 100)
@@ -61,5 +62,24 @@ struct PrefetchTests {
         let runs = (0..<50).flatMap { start in (0..<200).map { start * 10_000 + $0 } }
         let (faults, brought) = run(runs, &prefetch)
         #expect(faults + brought <= runs.count + 50 * Prefetch.windowMax)
+    }
+
+    @Test("brings less in vain once streams keep ending soon, and as much as before when they go on")
+    func measuredUse() {
+        var prefetch = Prefetch()
+        func short(_ count: Int) -> [Int] {
+            (0..<count).flatMap { start in (0..<12).map { start * 1000 + $0 } }
+        }
+        func vain(_ pages: [Int]) -> Int {
+            let (faults, brought) = run(pages, &prefetch)
+            return faults + brought - pages.count
+        }
+        let before = vain(short(50))
+        _ = vain(short(500))
+        let after = vain(short(50))
+        print("in vain for 50 streams: \(before) pages, later \(after)")
+        #expect(after * 2 <= before)
+        let (faults, _) = run(0..<10_000, &prefetch)
+        #expect(faults < 10_000 / Prefetch.windowMax + 100)
     }
 }

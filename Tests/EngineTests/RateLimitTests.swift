@@ -67,6 +67,22 @@ struct RateLimitTests {
         #expect(delays()[0] == second / 100)
     }
 
+    @Test("says how much may be done at once, so that the rest is left", arguments: [1, 40, 3000])
+    func room(rate: UInt64) {
+        var limit = RateLimit(rate: rate)
+        let now = 10 * second
+        let reserve = ReadPurpose.background.reserve
+        #expect(limit.room(at: now) == rate)
+        #expect(limit.room(at: now, reserve: reserve) == rate / 4)
+        limit.use(rate / 4, at: now)
+        #expect(limit.room(at: now, reserve: reserve)! <= 1)
+        #expect(limit.room(at: now)! >= rate / 4 * 3)
+        limit.use(2 * rate, at: now)
+        #expect(limit.room(at: now) == 0)
+        #expect(limit.room(at: now + 3 * second) == rate)
+        #expect(RateLimit(rate: 0).room(at: now) == nil)
+    }
+
     @Test("of 0 is none")
     func none() {
         var limit = RateLimit(rate: 0)

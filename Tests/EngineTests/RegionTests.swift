@@ -1,5 +1,6 @@
 import Engine
 import Kernel
+import Synchronization
 import Testing
 
 @Suite("A page-table entry")
@@ -48,6 +49,48 @@ struct PageTableTests {
         let (page, neighbour) = (table[3].state, table[2].state)
         #expect(first && !second)
         #expect(page == .leaving && neighbour == .resident)
+    }
+
+    @Test("gives back the memory of pages that are back, and loses no change meanwhile")
+    func trim() throws {
+        let shared = Shared(table: try PageTable(pageCount: Self.pages))
+        // Neighbours' entries are in one page of memory.
+        let threads = try (0..<2).map { own in
+            try Thread(name: "changes") {
+                var page = own
+                while !shared.isOver.load(ordering: .relaxed) {
+                    shared.leaveAndReturn(page)
+                    page = (page + 2) % Self.pages
+                }
+            }
+        }
+        for _ in 0..<Self.trims { shared.table.trim() }
+        shared.isOver.store(true, ordering: .relaxed)
+        for thread in threads { thread.join() }
+        #expect(shared.lost.load(ordering: .relaxed) == 0)
+        shared.table.trim()
+        #expect(shared.table.residentBytes == 0)
+    }
+
+    private static let pages = 512
+    private static let trims = 50_000
+
+    /// What the threads share; expectations cannot capture a noncopyable table.
+    private final class Shared: Sendable {
+        let table: PageTable
+        let isOver = Atomic<Bool>(false)
+        let lost = Atomic<Int>(0)
+
+        init(table: consuming PageTable) { self.table = table }
+
+        /// The page is the calling thread's own, but for what `trim` forgets of it.
+        func leaveAndReturn(_ page: Int) {
+            var entry = table[page]
+            let leaving = { (entry: PageEntry) in PageEntry(.leaving, generation: entry.generation &+ 1) }
+            while !table.exchange(page, from: entry, to: leaving(entry)) { entry = table[page] }
+            if table.exchange(page, from: leaving(entry), to: leaving(entry).becoming(.resident)) { return }
+            lost.add(1, ordering: .relaxed)
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 import CCrypto
 import Engine
 import Kernel
+import SeededRandom
 import Testing
 
 /// The C shim against published vectors.
@@ -86,7 +87,7 @@ struct SealTests {
     private func sealed(
         _ cipher: Sealer.Cipher, noise: Int
     ) throws -> (coder: ObjectCoder, object: [UInt8], page: [UInt8]) {
-        var random = Generator(UInt64(noise) + 1)
+        var random = SplitMix(seed: UInt64(noise) + 1)
         let page = (0..<pageSize).map { $0 < noise ? UInt8(random.below(256)) : UInt8(5) }
         let coder = try ObjectCoder(tier: TierIndex(1), sealer: try Sealer(cipher: cipher))
         return (coder, seal(page, with: coder), page)

@@ -1,4 +1,5 @@
 import Engine
+import SeededRandom
 import Testing
 
 @Suite("The segment map")
@@ -84,7 +85,7 @@ struct SegmentMapTests {
 
     @Test("agrees with a plain model, whatever is done to it", arguments: UInt64(1)...30)
     func model(seed: UInt64) throws {
-        var random = Generator(seed)
+        var random = SplitMix(seed: seed)
         let count = 3 + random.below(40)
         let map = try SegmentMap(segments: count, sectorsPerSegment: Self.sectors)
         var objects: [(sector: UInt64, sectors: Int, isCopy: Bool)] = []

@@ -66,6 +66,45 @@ struct BusyPollTests {
     }
 }
 
+@Suite("Busy polling while reads are under way")
+struct ReadPollTests {
+    @Test("lasts twice as long as reads of a quick device take")
+    func quick() {
+        var poll = BusyPoll()
+        #expect(poll.readWindow == 0)
+        poll.readTook(60_000)
+        #expect(poll.readWindow == 120_000)
+        #expect(poll.window == 0)
+    }
+
+    @Test("does not begin for a slow device")
+    func slow() {
+        var poll = BusyPoll()
+        for _ in 0..<20 { poll.readTook(5_000_000) }
+        #expect(poll.readWindow == 0)
+    }
+
+    @Test("ends when a device gets slow, not for one slow read, and begins again when it is quick")
+    func changes() {
+        var poll = BusyPoll()
+        for _ in 0..<20 { poll.readTook(60_000) }
+        poll.readTook(1_000_000_000)
+        #expect(poll.readWindow > 120_000)
+        for _ in 0..<20 { poll.readTook(1_000_000) }
+        #expect(poll.readWindow == 0)
+        for _ in 0..<20 { poll.readTook(60_000) }
+        #expect(poll.readWindow > 0)
+    }
+
+    @Test("is no shorter than that for faults")
+    func atLeast() {
+        var poll = BusyPoll()
+        for _ in 0..<10 { poll.faultCame(afterIdle: 50_000) }
+        poll.readTook(1_000)
+        #expect(poll.readWindow == BusyPoll.windowMax)
+    }
+}
+
 @Suite("The store's health")
 struct StoreHealthTests {
     private final class Reports: Sendable {
@@ -86,11 +125,11 @@ struct StoreHealthTests {
         let region = try Region(name: "ram", start: 0x20_0000, length: UInt64(pageSize))
         let reports = Reports()
         var health = StoreHealth()
-        health.record(nil, TierIndex(1), region, at: 0, host: reports.host)
+        health.recordSuccess(TierIndex(1), host: reports.host)
         health.record((.inputOutput, 0), TierIndex(1), region, at: 0, host: reports.host)
         health.record((.noSpace, 0), TierIndex(1), region, at: 2 * second, host: reports.host)
-        health.record(nil, TierIndex(1), region, at: 9 * second, host: reports.host)
-        health.record(nil, TierIndex(1), region, at: 9 * second, host: reports.host)
+        health.recordSuccess(TierIndex(1), host: reports.host)
+        health.recordSuccess(TierIndex(1), host: reports.host)
         #expect(reports.lines.withLock { $0 } == ["failed", "recovered"])
     }
 

@@ -153,6 +153,22 @@ struct StallControllerTests {
         #expect(used > 0.4 && used < 1.1, "\(used) of the budget")
     }
 
+    @Test("says how much leaves in a second, and that nothing does above the budget")
+    func rate() {
+        var controller = StallController()
+        #expect(controller.rate(budget: Self.budget) == 0)
+        var taken = 0
+        var announced = 0.0
+        for _ in 0..<60 {
+            announced += controller.rate(budget: Self.budget)
+            taken += controller.round(reading(stall: 1_000_000, waits: 10), budget: Self.budget)
+        }
+        #expect(abs(Double(taken) - announced) < announced / 10, "\(taken), \(announced) announced")
+        _ = controller.round(reading(stall: 500_000_000, waits: 10), budget: Self.budget)
+        #expect(controller.isOver(budget: Self.budget))
+        #expect(controller.rate(budget: Self.budget) == 0)
+    }
+
     @Test("one slow wait in a while costs a few seconds of eviction, not the savings")
     func outliers() {
         var controller = StallController()
@@ -223,10 +239,31 @@ struct StallControllerTests {
     @Test("never takes more than a twentieth of RAM for each second, and not for long sleeps")
     func bounded() {
         var controller = StallController()
-        for _ in 0..<10_000 {
+        var total = 0
+        for round in 1...10_000 {
             let taken = controller.round(
                 reading(stall: 0, waits: 0, seconds: 60, vcpus: 4, resident: 1000), budget: Self.budget)
-            #expect(taken <= 250)
+            total += taken
+            #expect(Double(taken) <= 250 + StallController.batchMin && total <= 250 * round)
+        }
+    }
+
+    @Test("takes no few pages at a time, nor lets them wait for long")
+    func batches() {
+        var controller = StallController()
+        var since = Int(StallController.batchSecondsMax) - 1
+        for _ in 0..<600 {
+            since += 1
+            // Nearly all of the budget is used: little may leave.
+            let taken = controller.round(
+                reading(stall: Self.second / 1000 * 4, waits: 40, resident: 20_000), budget: Self.budget)
+            if taken > 0 {
+                #expect(
+                    Double(taken) >= StallController.batchMin || since >= Int(StallController.batchSecondsMax)
+                )
+                since = 0
+            }
+            #expect(since < Int(StallController.batchSecondsMax))
         }
     }
 

@@ -1,5 +1,6 @@
 import Engine
 import Kernel
+import SeededRandom
 import Testing
 
 @Suite("Tiers of a store")
@@ -8,7 +9,7 @@ struct TierTests {
 
     /// Pages of which half is noise, each another, and one that is noise altogether.
     private func pages(_ count: Int, _ memory: borrowing Mapping) -> [PagePut] {
-        var random = Generator(7)
+        var random = SplitMix(seed: 7)
         return (0..<count).map { index in
             let page = memory.base + index * pageSize
             let noise = index == 0 ? pageSize : pageSize / 2

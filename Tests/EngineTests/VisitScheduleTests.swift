@@ -1,5 +1,6 @@
 import Engine
 import Kernel
+import SeededRandom
 import Testing
 
 @Suite("The schedule of visits")
@@ -67,7 +68,7 @@ struct VisitScheduleTests {
 
     @Test("leaves nothing out for longer than the longest rest, whatever happens", arguments: UInt64(1)...20)
     func noStarvation(seed: UInt64) throws {
-        var random = Generator(seed)
+        var random = SplitMix(seed: seed)
         let bench = try Bench([1, 80, 1500, 2500][random.below(4)])
         let longest = Int(bench.schedule.limit.longest)
         var share = 0
@@ -164,7 +165,7 @@ struct VisitScheduleTests {
 
     @Test("spends little on places in which hardly anything is touched")
     func trickle() throws {
-        var random = Generator(7)
+        var random = SplitMix(seed: 7)
         let bench = try Bench(1024)
         bench.settle()
         var visits = 0
@@ -187,5 +188,32 @@ struct VisitScheduleTests {
         #expect(bench.schedule.limit.passes < bench.schedule.limit.longest)
         bench.settle()
         #expect(bench.schedule.limit.passes == bench.schedule.limit.longest)
+    }
+}
+
+@Suite("How many huge pages are split in a pass")
+struct SplitAllowanceTests {
+    private static let second: UInt64 = 1_000_000_000
+
+    private func split(of touched: Int, elapsed: UInt64) -> Int {
+        var splits = SplitAllowance()
+        for _ in 0..<touched { splits.sawTouched() }
+        splits.beginPass(elapsed: elapsed)
+        return (0..<touched).count { _ in splits.take() }
+    }
+
+    @Test("a few, however small the guest")
+    func few() { #expect(split(of: 10, elapsed: Self.second) == 4) }
+
+    @Test("one of 32 in a pass, also where passes are frequent")
+    func share() {
+        #expect(split(of: 3200, elapsed: Self.second / 4) == 100)
+        #expect(split(of: 3200, elapsed: Self.second) == 100)
+    }
+
+    @Test("as many in a minute where passes are rare, up to a quarter in each")
+    func rare() {
+        #expect(split(of: 3200, elapsed: 4 * Self.second) == 400)
+        #expect(split(of: 3200, elapsed: 30 * Self.second) == 800)
     }
 }

@@ -88,6 +88,68 @@ struct CascadeTests {
         live.stop()
     }
 
+    @Test("leave most of a low rate to accesses while one of them is emptied")
+    func lowRate() throws {
+        let rate = 40
+        var slow = file("slow", 64 << 20)
+        slow.readLimits = RateLimits(transfers: UInt64(rate))
+        let log = HostLog()
+        let live = try start([slow, file("below", 64 << 20)], log)
+        let memory = try VersionedMemory(pageCount: Self.pages)
+        let region = try live.attach(name: "ram", start: memory.start, length: memory.length)
+        for page in 0..<memory.pageCount { memory.advance(page) }
+        waitUntil { pages(live, 0) >= Self.pages / 4 }
+        let traffic = try #require(live.pager.store.tiers[0].traffic)
+        let before = traffic.reads.load(ordering: .relaxed)
+        let begin = monotonicNow()
+        try live.removeTier(0)
+        var most = 0.0
+        while monotonicNow() < begin + 3_000_000_000 {
+            let reads = Double(traffic.reads.load(ordering: .relaxed) - before)
+            // A quarter of the burst is for what is not urgent, and then what comes in.
+            most = max(most, reads - Double(rate) * Double(monotonicNow() - begin) / 1e9)
+            Kernel.sleep(nanoseconds: 1_000_000)
+        }
+        #expect(most <= Double(rate) / 4 + 1)
+        #expect(traffic.reads.load(ordering: .relaxed) - before >= rate, "and it is emptied")
+        #expect(log.errors == [])
+        live.pager.detach(region)
+        live.stop()
+    }
+
+    @Test("keep an access waiting for its turn, however often it is woken")
+    func wokenWaiter() throws {
+        var tier = file("slow", 64 << 20)
+        // One page is more than may be read in a minute.
+        tier.readLimits = RateLimits(bytes: 8)
+        let live = try start([tier], HostLog())
+        let memory = try VersionedMemory(pageCount: hugePageSize / pageSize)
+        let region = try live.attach(name: "ram", start: memory.start, length: memory.length)
+        for page in 0..<memory.pageCount { memory.advance(page) }
+        let pages = Array(0..<memory.pageCount)
+        #expect(Evictor(pager: live.pager).evict(region, pages[...]) == memory.pageCount)
+        #expect(memory.verify(0), "nothing was read before")
+
+        let isDone = Lock(false)
+        let reader = try Kernel.Thread(name: "reader") {
+            _ = memory.verify(256)
+            isDone.withLock { $0 = true }
+        }
+        // More often than accesses are noted.
+        for _ in 0..<1100 {
+            let faults = live.pager.counters.faults.value
+            live.pager.kernel.wake(start: region.start, length: region.length)
+            while live.pager.counters.faults.value == faults, !isDone.withLock({ $0 }) {
+                Kernel.sleep(nanoseconds: 10_000)
+            }
+        }
+        #expect(!isDone.withLock { $0 })
+        #expect(live.pager.counters.fetches.value == 1)
+        live.pager.detach(region)
+        reader.join()
+        live.stop()
+    }
+
     private func start(_ tiers: [TierOptions], _ log: HostLog) throws -> LivePager {
         try LivePager(
             PagerOptions(

@@ -1,5 +1,6 @@
 import Engine
 import Kernel
+import SeededRandom
 import Synchronization
 import Testing
 
@@ -27,6 +28,26 @@ struct ForcedEvictionTests {
     func file() throws {
         let path = temporaryPath("forced-eviction")
         try run(.file(path: path, size: 512 << 20), evictions: evictionsWanted(50_000))
+    }
+
+    @Test(
+        "keep every write of several writers: file store in a file system of its own",
+        .enabled(if: !FileSystem.usable.isEmpty, "no file system can be mounted here"),
+        arguments: FileSystem.usable)
+    func fileSystem(system: FileSystem) throws {
+        let disk = try LoopDisk("forced-eviction-disk", size: system.diskSize(for: 320 << 20))
+        defer { disk.end() }
+        let path = try disk.mounted(system) + "/store"
+        try run(.file(path: path, size: 256 << 20), evictions: evictionsWanted(50_000))
+    }
+
+    @Test(
+        "keep every write of several writers: raw block device",
+        .enabled(if: LoopDisk.obstacle == nil, "no loop device can be made here"))
+    func blockDevice() throws {
+        let disk = try LoopDisk("forced-eviction-device", size: 256 << 20)
+        defer { disk.end() }
+        try run(.file(path: disk.device, size: 256 << 20), evictions: evictionsWanted(50_000))
     }
 
     @Test("keep every write of several writers: shared memory, compressed store")
@@ -133,6 +154,7 @@ struct ForcedEvictionTests {
         #expect(counters.evictions.value >= evictions, "seed \(seed)")
         #expect(log.errors == [], "seed \(seed)")
         #expect(counters.discardedPages.value > 0, "seed \(seed)")
+        #expect((counters.heldUpAccesses.value > 0) == (counters.heldUpTime.value > 0), "seed \(seed)")
         live.pager.detach(region)
         #expect(counters.evictedPages == 0, "a detached block leaves nothing in the store")
         live.stop()
@@ -184,7 +206,7 @@ final class Writers: Sendable {
         _ memory: VersionedMemory, _ writer: Int, _ count: Int, _ seed: UInt64,
         _ discard: (Range<Int>) -> Void
     ) {
-        var random = SplitMix(state: seed &+ UInt64(writer))
+        var random = SplitMix(seed: seed &+ UInt64(writer))
         let unit = memory.unitPages
         let share = memory.pageCount / unit / count
         while !stopping.load(ordering: .relaxed) {

@@ -49,11 +49,11 @@ struct MergedPagesTests {
         let tracker = Tracker(pager: live.pager)
         let evictor = Evictor(pager: live.pager)
         let counters = live.pager.counters
-        tracker.pass(lookAge: nil)
+        tracker.pass(.never)
         // Each in one mapping: MOVE does not go from one to the next.
         #expect(evictor.evict(region, Array(shared)[...]) == 0)
         let evicted = evictor.evict(region, Array(shared.upperBound..<pageCount)[...])
-        tracker.pass(lookAge: nil)
+        tracker.pass(.never)
         print("\(evicted) of \(pageCount) pages left, \(counters.mergedPages.value) are mapped twice")
         #expect(evicted == pageCount - shared.count)
         #expect(counters.mergedPages.value == shared.count)
@@ -62,7 +62,7 @@ struct MergedPagesTests {
         // Written, a page is one of its own again.
         memory.advance(0)
         // Memory that rests is left out of the next passes.
-        for _ in 0..<4 { tracker.pass(lookAge: nil) }
+        for _ in 0..<4 { tracker.pass(.never) }
         #expect(counters.mergedPages.value == shared.count - 1)
         #expect(region.ages[0] != AgeMap.kept)
         #expect(evictor.evict(region, [0]) == 1)

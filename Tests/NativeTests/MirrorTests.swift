@@ -76,6 +76,11 @@ extension RemoteStorage {
             #expect(rig.mismatches(stored) == 0)
             #expect(rig.log.errors == [])
             #expect(rig.live.pager.counters.readErrors.value == 0)
+            // The first is asked first, so nobody sees what the second holds.
+            let isSeen = side == 0
+            #expect((rig.live.pager.store.tiers[0].failedReads > 0) == isSeen)
+            if isSeen { waitUntil { !rig.log.unawaitedReadFailures.isEmpty } }
+            #expect(rig.log.unawaitedReadFailures == (isSeen ? ["tier 0: \(EIO)"] : []))
             rig.finish()
         }
 

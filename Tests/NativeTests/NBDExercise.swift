@@ -1,4 +1,5 @@
 import Kernel
+import SeededRandom
 import Testing
 
 /// Drives a device as a pager does: one thread reads pages over the fetch queue, another writes
@@ -83,7 +84,7 @@ final class NBDExercise: @unchecked Sendable {
     /// Writes each of the moving places so often, in transfers of all sizes, and reads back what
     /// was written. Most are of a few pages.
     func evict(rounds: Int, seed: UInt64, largest: Int = pagesPerWrite) -> Outcome {
-        var random = SplitMix(state: seed)
+        var random = SplitMix(seed: seed)
         var outcome = Outcome()
         for _ in 0..<rounds {
             outcome =
@@ -145,7 +146,7 @@ final class NBDExercise: @unchecked Sendable {
 
     /// Reads stable pages in a random order, `depth` at once.
     func fetch(_ count: Int, seed: UInt64, depth: Int = depth) -> Outcome {
-        var random = SplitMix(state: seed)
+        var random = SplitMix(seed: seed)
         let places = (0..<count).map { _ in random.below(stable) }
         return read(places, .fetch, buffers: 0..<depth) { _ in 1 }
     }

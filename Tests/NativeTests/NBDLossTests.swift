@@ -1,6 +1,7 @@
 import Foundation
 import Glibc
 import Kernel
+import SeededRandom
 import Testing
 
 extension RemoteStorage {
@@ -61,7 +62,7 @@ extension RemoteStorage {
             print("seed \(seed)")
             let rig = try Rig(program, timeout: 60 * Self.second, connections: connections)
             defer { rig.server.kill() }
-            var random = SplitMix(state: seed)
+            var random = SplitMix(seed: seed)
             let kills = ProcessInfo.processInfo.environment["FROSTLINE_NBD_KILLS"].flatMap { Int($0) } ?? 8
             let outcome = try rig.exercise.run(seed: seed) {
                 for _ in 0..<kills {
@@ -81,6 +82,7 @@ extension RemoteStorage {
             #expect(counters.losses.load(ordering: .relaxed) >= kills * connections)
             #expect(
                 counters.reconnections.load(ordering: .relaxed) == counters.losses.load(ordering: .relaxed))
+            #expect(counters.connected.load(ordering: .relaxed) == connections)
             #expect(rig.log.all.filter { $0 == .lost }.count == kills)
         }
 
@@ -101,6 +103,7 @@ extension RemoteStorage {
                 rig.device.counters.timeouts.load(ordering: .relaxed) == 300 + evicted.writes)
             #expect(rig.device.discard(offset: 0, length: 4096) == .busy)
             #expect(rig.log.waitFor { $0.count == 2 })
+            #expect(rig.device.counters.connected.load(ordering: .relaxed) == 0)
             #expect(rig.log.all.first == .lost)
             guard case .failing? = rig.log.all.last else {
                 Issue.record("\(rig.log.all)")

@@ -1,6 +1,7 @@
 import Engine
 import Glibc
 import Kernel
+import SeededRandom
 import Testing
 
 extension RemoteStorage {
@@ -61,7 +62,7 @@ extension RemoteStorage {
 
             init(_ memory: VersionedMemory, seed: UInt64) throws {
                 thread = try Kernel.Thread(name: "guest") { [tally] in
-                    var random = SplitMix(state: seed)
+                    var random = SplitMix(seed: seed)
                     while !tally.state.withLock({ $0.isDone }) {
                         let page = random.below(memory.pageCount)
                         let isRight = memory.verify(page)

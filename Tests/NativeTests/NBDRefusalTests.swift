@@ -1,3 +1,4 @@
+import Engine
 import Kernel
 import Testing
 
@@ -71,6 +72,58 @@ extension RemoteStorage {
                 try failure(
                     options, serving: ["--filter=blocksize-policy", "memory", "64M"] + policy)
                     == .blockSize(8192))
+        }
+
+        /// Why a pager does not take a tier on what `nbdkit` serves; nil when it does.
+        private func refusal(
+            _ tier: TierOptions, serving size: String, addedTo live: LivePager? = nil
+        ) throws -> SetupFailure? {
+            let server = try NBDServer(
+                ["nbdkit", "-f", "-U", socket, "memory", size], socket: socket)
+            defer { server.kill() }
+            do throws(SetupFailure) {
+                if let live {
+                    _ = try live.addTier(tier)
+                } else {
+                    try LivePager(pagerOptions([tier]), host: HostLog().host).stop()
+                }
+                return nil
+            } catch {
+                return error
+            }
+        }
+
+        private func pagerOptions(_ tiers: [TierOptions]) -> PagerOptions {
+            PagerOptions(
+                tracker: .none, store: .tiers(tiers), readErrorAction: .stop,
+                limit: Settings.limitMin, idleAge: 0)
+        }
+
+        @Test(
+            "that has no room for a log, or more than entries can name",
+            arguments: [
+                ("64k", "the export has 65536 bytes, which is less than the 2097152 wanted"),
+                ("128k", "the export has 131072 bytes, which is less than the 2097152 wanted"),
+                ("2093056", "the export has 2093056 bytes, which is less than the 2097152 wanted"),
+                ("2M", nil),
+                (
+                    "4P",
+                    "the export has 4503599627370496 bytes, of which at most 2251799813685248 can be used; "
+                        + "give a size"
+                ),
+            ] as [(String, String?)])
+        func sizes(_ size: String, _ reason: String?) throws {
+            func expected(_ name: String) -> String? {
+                reason.map { "\(name) (nbd): cannot use \(unix): \($0)" }
+            }
+            let tier = TierOptions(.nbd(uri: unix))
+            #expect(try refusal(tier, serving: size)?.message == expected("tier 0"))
+            let live = try LivePager(pagerOptions([TierOptions(.compressed)]), host: HostLog().host)
+            defer { live.stop() }
+            #expect(try refusal(tier, serving: size, addedTo: live)?.message == expected("tier 1"))
+            var mirrored = TierOptions(.file(path: temporaryPath("mirrored")), maxBytes: 4 << 20)
+            mirrored.mirror = TierOptions.Mirror(tier)
+            #expect(try refusal(mirrored, serving: size)?.message == expected("mirror of tier 0"))
         }
 
         @Test("whose server and client do not agree on TLS, or on the keys")

@@ -116,15 +116,26 @@ final class NBDServer: @unchecked Sendable {
     }
 
     /// A program's run to its end; what is needed must be there.
-    static func run(_ arguments: [String]) throws {
+    static func run(_ arguments: [String]) throws { _ = try output(arguments) }
+
+    /// What it prints, without the end of the last line.
+    static func output(_ arguments: [String]) throws -> String {
+        try #require(attempt(arguments), "\(arguments.joined(separator: " "))")
+    }
+
+    /// The same; nil when it fails.
+    static func attempt(_ arguments: [String]) -> String? {
         let process = Process()
+        let output = Pipe()
         process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
         process.arguments = arguments
-        process.standardOutput = FileHandle.nullDevice
+        process.standardOutput = output
         process.standardError = FileHandle.nullDevice
-        try process.run()
+        guard (try? process.run()) != nil else { return nil }
+        let printed = output.fileHandleForReading.readDataToEndOfFile()
         process.waitUntilExit()
-        try #require(process.terminationStatus == 0, "\(arguments.joined(separator: " "))")
+        guard process.terminationStatus == 0 else { return nil }
+        return String(decoding: printed, as: UTF8.self).trimmingCharacters(in: .newlines)
     }
 }
 

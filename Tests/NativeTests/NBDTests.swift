@@ -101,37 +101,6 @@ extension RemoteStorage {
             #expect(elapsed < 1280 * 20_000_000 / 8)
         }
 
-        @Test("that fails to read or to write says so, and no byte is wrong")
-        func errors() throws {
-            let seed = seedForThisRun()
-            print("seed \(seed)")
-            let socket = temporaryPath("nbd.sock")
-            let trigger = temporaryPath("nbd-errors")
-            unlink(trigger)
-            let server = try NBDServer(
-                [
-                    "nbdkit", "-f", "-U", socket, "--filter=error", "memory", "64M", "error-file=\(trigger)",
-                    "error-pread-rate=25%", "error-pwrite-rate=20%", "error-pwrite=ENOSPC",
-                ], socket: socket)
-            defer { server.kill() }
-            let device = try NBDDevice(NBDOptions(uri: "nbd+unix:///?socket=\(socket)")) { _ in }
-            let exercise = try NBDExercise(device)
-            exercise.prepare()
-            close(open(trigger, O_WRONLY | O_CREAT, 0o600))
-            defer { unlink(trigger) }
-            let outcome = try exercise.run(evictRounds: 8, fetches: 40_000, seed: seed, largest: 4)
-            print("injected: \(outcome.readErrors) to read, \(outcome.writeErrors) to write")
-            #expect(outcome.wrongPages == 0)
-            #expect(outcome.errors >= 10_000)
-            #expect(outcome.writeErrors.values.reduce(0, +) >= 500)
-            #expect(Set(outcome.readErrors.keys) == [EIO])
-            #expect(Set(outcome.writeErrors.keys) == [ENOSPC])
-            let counters = device.counters
-            #expect(counters.readErrors.load(ordering: .relaxed) == outcome.readErrors[EIO]!)
-            #expect(counters.writeErrors.load(ordering: .relaxed) == outcome.writeErrors[ENOSPC]!)
-            #expect(counters.losses.load(ordering: .relaxed) == 0)
-        }
-
         @Test("of FROSTLINE_NBD_URI keeps what is written to it", .enabled(if: givenURI != nil))
         func given() throws {
             let device = try NBDDevice(NBDOptions(uri: givenURI!)) { _ in }

@@ -1,4 +1,5 @@
 import Engine
+import Foundation
 import Glibc
 import Kernel
 import Synchronization
@@ -15,7 +16,7 @@ struct StoreFailureTests {
     func full() throws {
         let log = HostLog()
         let path = temporaryPath("full")
-        let live = try start(.file(path: path, size: TierOptions.fileSizeMin), .stop, log)
+        let live = try start(.file(path: path, size: TierOptions.deviceSizes.lowerBound), .stop, log)
         let memory = try VersionedMemory(pageCount: Self.pages)
         let region = try attach(memory, to: live)
         for page in 0..<memory.pageCount { memory.advance(page) }
@@ -94,7 +95,7 @@ struct StoreFailureTests {
         // Nothing to refuse where it is not mounted.
         guard isTmpfs("/dev/shm") else { return }
         do {
-            _ = try StoreFile(path: path, size: TierOptions.fileSizeMin)
+            _ = try StoreFile(path: path, size: TierOptions.deviceSizes.lowerBound)
             Issue.record("a store on tmpfs was opened")
         } catch {
             #expect(error == .noDirectIO)
@@ -140,7 +141,8 @@ struct StolenFile {
     init(path: String) {
         let name = path.split(separator: "/").last.map(String.init) ?? path
         var found = ""
-        for number in 3..<256 {
+        let numbers = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd")) ?? []
+        for number in numbers {
             var target = [UInt8](repeating: 0, count: 4096)
             let length = readlink("/proc/self/fd/\(number)", &target, target.count)
             if length > 0, String(decoding: target[..<length], as: UTF8.self).contains(name) {
@@ -151,10 +153,16 @@ struct StolenFile {
         link = found
     }
 
+    /// A descriptor of the caller's.
+    func open() -> Int32 {
+        let descriptor = Glibc.open(link, O_RDWR)
+        precondition(descriptor >= 0)
+        return descriptor
+    }
+
     /// Truncates the file and returns what it held.
     func takeAway() -> [UInt8] {
-        let descriptor = open(link, O_RDWR)
-        precondition(descriptor >= 0)
+        let descriptor = open()
         defer { close(descriptor) }
         var status = stat()
         precondition(fstat(descriptor, &status) == 0)
@@ -165,8 +173,7 @@ struct StolenFile {
     }
 
     func giveBack(_ contents: [UInt8]) {
-        let descriptor = open(link, O_RDWR)
-        precondition(descriptor >= 0)
+        let descriptor = open()
         defer { close(descriptor) }
         precondition(pwrite(descriptor, contents, contents.count, 0) == contents.count)
     }

@@ -6,14 +6,33 @@ import Synchronization
 /// What the pager told its host program.
 final class HostLog: Sendable {
     private let lines = Mutex<[String]>([])
+    private let warned = Mutex<[String]>([])
+    private let unawaitedReads = Mutex<[String]>([])
 
     var host: Engine.Host {
         Engine.Host(
-            report: { [self] event in add(Self.describe(event)) },
-            log: { [self] level, message in if level == .error { add(message) } })
+            report: { [self] event in
+                switch event {
+                case .unawaitedReadFailed(let errno, let tier):
+                    unawaitedReads.withLock { $0.append("tier \(tier.position): \(errno.code)") }
+                default: add(Self.describe(event))
+                }
+            },
+            log: { [self] level, message in
+                switch level {
+                case .error: add(message)
+                case .warning: warned.withLock { $0.append(message) }
+                case .info: break
+                }
+            })
     }
 
+    /// Events about reads that nobody waited for, which errors leave out.
+    var unawaitedReadFailures: [String] { unawaitedReads.withLock { $0 } }
+    /// Other events, and what was logged as an error.
     var errors: [String] { lines.withLock { $0 } }
+    /// What was logged as a warning.
+    var warnings: [String] { warned.withLock { $0 } }
 
     private func add(_ line: String) { lines.withLock { $0.append(line) } }
 
@@ -23,6 +42,7 @@ final class HostLog: Sendable {
         case .writeRecovered: "write recovered"
         case .readFailed(let errno, _, _, _, let poisoned): "read failed: \(errno.code) poisoned: \(poisoned)"
         case .readRecovered: "read recovered"
+        case .unawaitedReadFailed: "unawaited read failed"
         }
     }
 }

@@ -10,16 +10,21 @@ struct TrackingTests {
     private static let interval: UInt64 = 20_000_000
 
     /// How a test's memory is tracked.
-    enum Way: String, CaseIterable {
+    enum Way: String {
         /// Private memory; write protection.
         case writes
         /// Shared memory; write protection.
         case sharedWrites
         /// Shared memory, unmapped at each look.
         case zaps
+        /// Private memory; read-write protection.
+        case accesses
 
-        var kind: MemoryKind { self == .writes ? .privateAnonymous : .shared }
-        var seesReads: Bool { self == .zaps }
+        /// What this machine's kernel is sure to have.
+        static let everywhere: [Way] = [.writes, .sharedWrites, .zaps]
+        var kind: MemoryKind { self == .writes || self == .accesses ? .privateAnonymous : .shared }
+        var seesReads: Bool { self == .zaps || self == .accesses }
+        var tracking: PageTracking { self == .accesses ? .readWriteProtection : .writeProtection }
     }
 
     /// Memory under a pager whose passes the test makes itself.
@@ -39,7 +44,7 @@ struct TrackingTests {
             region = try Region(
                 name: "ram", start: memory.start, length: memory.length,
                 guard: way.kind == .shared ? .minor : .move)
-            let port = try LinuxKernel(tracking: .writeProtection)
+            let port = try LinuxKernel(tracking: way.tracking)
             pager = try Pager(
                 port: port,
                 store: try Store(
@@ -67,6 +72,28 @@ struct TrackingTests {
             return word(page).pointee
         }
 
+        func adviseHugePages() {
+            let base = UnsafeMutableRawPointer(bitPattern: UInt(memory.start))!
+            precondition(madvise(base, Int(memory.length), MADV_HUGEPAGE) == 0)
+        }
+
+        /// How much of the memory is mapped by huge pages.
+        var hugeBytes: UInt64 { hugeBytes(0..<pageCount) }
+
+        func isHuge(_ pages: Range<Int>) -> Bool { hugeBytes(pages) == UInt64(pages.count * pageSize) }
+
+        var stampOfLastPass: UInt8 { tracker.history.spans.last!.stamp }
+
+        private func hugeBytes(_ pages: Range<Int>) -> UInt64 {
+            let start = region.address(of: pages.lowerBound)
+            let end = region.address(of: pages.upperBound)
+            let runs = UnsafeMutableBufferPointer<ScanRun>.allocate(capacity: pageCount)
+            defer { runs.deallocate() }
+            let result = pager.kernel.scan(start: start, end: end, tracked: true, into: runs)
+            guard case .runs(let count, end) = result else { return 0 }
+            return runs[..<count].reduce(0) { $0 + ($1.isHuge ? $1.end - $1.start : 0) }
+        }
+
         /// Precision and recall of "idle for at least `age`", as of the last pass.
         func accuracy(age: UInt64) -> (precision: Double, recall: Double) {
             let idle = tracker.history.stamps(idleFor: age, at: tracker.lookedAt)
@@ -87,7 +114,7 @@ struct TrackingTests {
     }
 
     @Test(
-        "knows idle pages: precision and recall of 99 %", arguments: Way.allCases, [3, 10, 50])
+        "knows idle pages: precision and recall of 99 %", arguments: Way.everywhere, [3, 10, 50])
     func accuracy(way: Way, hotPercent: Int) throws {
         let rig = try Rig(pageCount: 8192, way)
         let hot = (0..<rig.pageCount).filter { ($0 &* 2_654_435_761) >> 7 % 100 < hotPercent }
@@ -102,7 +129,7 @@ struct TrackingTests {
                 }
             }
             while monotonicNow() < passDue {}
-            rig.tracker.pass(lookAge: nil)
+            rig.tracker.pass(.never)
         }
         let (precision, recall) = rig.accuracy(age: 10 * Self.interval)
         print("\(way), \(hotPercent) % hot: precision \(precision), recall \(recall)")
@@ -113,11 +140,11 @@ struct TrackingTests {
     @Test("looks ever more rarely where nothing happens, and sees a write there all the same")
     func quietPlaces() throws {
         let rig = try Rig(pageCount: 16 * 512)
-        for _ in 0..<80 { rig.tracker.pass(lookAge: nil) }
+        for _ in 0..<80 { rig.tracker.pass(.never) }
         rig.write(5 * 512 + 7)
         var passes = 0
         while rig.region.ages[5 * 512 + 7] != rig.tracker.history.spans.last!.stamp, passes < 200 {
-            rig.tracker.pass(lookAge: nil)
+            rig.tracker.pass(.never)
             passes += 1
         }
         print("a write to quiet memory was seen after \(passes) passes")
@@ -127,11 +154,11 @@ struct TrackingTests {
     @Test("does not take a scan of its own, or a read, for a write")
     func readsAreNotWrites() throws {
         let rig = try Rig(pageCount: 4096)
-        rig.tracker.pass(lookAge: nil)
-        rig.tracker.pass(lookAge: nil)
+        rig.tracker.pass(.never)
+        rig.tracker.pass(.never)
         let stamps = (0..<4096).map { rig.region.ages[$0] }
         for page in 0..<4096 { #expect(rig.read(page) == UInt64(page)) }
-        rig.tracker.pass(lookAge: nil)
+        rig.tracker.pass(.never)
         #expect((0..<4096).map { rig.region.ages[$0] } == stamps)
         #expect(rig.pager.counters.touchedPages.value == 0)
     }
@@ -139,15 +166,65 @@ struct TrackingTests {
     @Test("tells one write in a huge page: Linux splits a write-protected one there")
     func hugePages() throws {
         let rig = try Rig(pageCount: 4 * 512, hugePages: true)
-        rig.tracker.pass(lookAge: nil)
-        rig.tracker.pass(lookAge: nil)
+        rig.tracker.pass(.never)
+        rig.tracker.pass(.never)
         rig.write(700)
         var touched = 0
         for _ in 0..<4 where touched == 0 {
-            rig.tracker.pass(lookAge: nil)
+            rig.tracker.pass(.never)
             touched = rig.pager.counters.touchedPages.value
         }
         print("one write touched \(touched) pages")
         #expect(touched == 512 || touched == 1, "512 where the kernel resolves the whole huge page")
+        #expect(rig.pager.counters.lightFaults.value == 1)
+    }
+
+    @Test(
+        "splits a huge page that is used now and then, and not one that is used at once",
+        .enabled(if: hasReadWriteProtection, "this kernel has no userfaultfd read-write protection"))
+    func readWriteProtectedHugePages() throws {
+        let rig = try Rig(pageCount: 4 * 512, .accesses, hugePages: true)
+        let whole = (0..<rig.region.hugePageCount).filter { rig.region.pages(ofHugePage: $0).count == 512 }
+        let busy = rig.region.pages(ofHugePage: whole[0])
+        let seldom = rig.region.pages(ofHugePage: whole[1])
+        try #require(rig.isHuge(busy) && rig.isHuge(seldom))
+        let deadline = monotonicNow() + 20_000_000_000
+        while rig.isHuge(seldom), monotonicNow() < deadline {
+            rig.write(busy.lowerBound + 3)
+            rig.write(seldom.lowerBound + 7)
+            rig.tracker.pass(.sparingBusy(after: 50_000_000))
+            while let due = rig.tracker.glanceAt {
+                rig.write(busy.lowerBound + 3)
+                if monotonicNow() >= due { rig.tracker.glance() }
+            }
+        }
+        #expect(!rig.isHuge(seldom))
+        #expect(rig.isHuge(busy))
+        // What was split is armed throughout: one touch is one page from here on.
+        rig.tracker.pass(.never)
+        rig.write(seldom.lowerBound + 300)
+        var touched: Set<Int> = []
+        for _ in 0..<8 {  // quiet memory is not looked at in every pass
+            rig.tracker.pass(.never)
+            touched.formUnion(seldom.filter { rig.region.ages[$0] == rig.stampOfLastPass })
+        }
+        #expect(touched == [seldom.lowerBound + 300])
+    }
+
+    @Test("makes huge pages of memory that is in use throughout, in small pages")
+    func mends() throws {
+        let rig = try Rig(pageCount: 4 * 512)
+        rig.adviseHugePages()
+        #expect(rig.hugeBytes == 0)
+        let age: UInt64 = 50_000_000
+        let deadline = monotonicNow() + 10_000_000_000
+        // The last quarter is not in use.
+        while rig.hugeBytes < 3 * UInt64(hugePageSize), monotonicNow() < deadline {
+            for page in 0..<3 * 512 { rig.write(page) }
+            rig.tracker.pass(.after(age))
+        }
+        #expect(rig.hugeBytes == 3 * UInt64(hugePageSize))
+        #expect(rig.pager.counters.hugePageMends.value >= 3)
+        for page in 0..<4 * 512 { #expect(rig.read(page) == UInt64(page)) }
     }
 }

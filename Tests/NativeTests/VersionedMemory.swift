@@ -119,21 +119,6 @@ final class VersionedMemory: @unchecked Sendable {
     func forget(_ page: Int) { versions[page] = 0 }
 }
 
-/// Small, seeded, good enough to choose pages with.
-struct SplitMix {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
-    }
-
-    mutating func below(_ bound: Int) -> Int { Int(next() % UInt64(bound)) }
-}
-
 /// memfd_create, which the C library declares for GNU sources only.
 private func memoryFile(_ name: String, isHuge: Bool) -> Int32 {
     typealias Create = @convention(c) (UnsafePointer<CChar>, UInt32) -> Int32

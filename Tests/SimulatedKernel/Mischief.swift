@@ -1,3 +1,5 @@
+import SeededRandom
+
 /// How often, per mille, each thing goes wrong that may go wrong in the real world.
 public struct Mischief: Equatable, Sendable {
     /// EAGAIN from COPY, CONTINUE, ZEROPAGE and POISON.
@@ -6,6 +8,8 @@ public struct Mischief: Equatable, Sendable {
     public var placementFailure = 0
     /// EAGAIN from MOVE, before anything moved or half way.
     public var moveAgain = 0
+    /// MOVE goes on after a page that it had to wait for, and does not count what it moves then.
+    public var moveUncounted = 0
     /// ENOMEM from MOVE.
     public var moveFailure = 0
     /// MADV_DONTNEED on shared memory fails.
@@ -59,7 +63,7 @@ public struct Mischief: Equatable, Sendable {
     }
 
     static let kinds: [WritableKeyPath<Mischief, Int> & Sendable] = [
-        \.placementBusy, \.placementFailure, \.moveAgain, \.moveFailure, \.watchFailure,
+        \.placementBusy, \.placementFailure, \.moveAgain, \.moveUncounted, \.moveFailure, \.watchFailure,
         \.zapFailure, \.swappedOut, \.poolEmpty, \.punchFailure, \.punchOnlyErases, \.vanishes,
         \.discardFailure,
         \.modeFailure, \.armFailure, \.signal, \.shortScan,

@@ -1,4 +1,5 @@
 import Kernel
+import SeededRandom
 
 /// What a guest writes: the contents are a function of page and version, so that any
 /// reader knows each byte. Version 0 is a page never written, or discarded: zeros.

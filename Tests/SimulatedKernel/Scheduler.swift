@@ -1,5 +1,6 @@
 import Glibc
 import Kernel
+import SeededRandom
 
 /// Runs a simulation's actors one at a time. Each actor has a thread of its own, as
 /// in production, but only the holder of the token runs; at every `step` the seeded

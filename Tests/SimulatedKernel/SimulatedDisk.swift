@@ -1,4 +1,5 @@
 import Kernel
+import SeededRandom
 
 /// A device of the simulated machine: transfers take their time, overtake each other, and fail.
 ///
@@ -15,6 +16,8 @@ import Kernel
     /// What is read tells whether it is what was written last.
     private let detectsDamage: Bool
     private var pending: [Pending] = []
+    /// Reads of the fault thread that were taken in and not begun.
+    private var held: [Pending] = []
     private var late: [Late] = []
     private var finishedFetches: [TransferCompletion] = []
     private var finishedEvictions: [TransferCompletion] = []
@@ -56,7 +59,7 @@ import Kernel
     }
 
     public var isIdle: Bool {
-        pending.isEmpty && finishedFetches.isEmpty && finishedEvictions.isEmpty
+        pending.isEmpty && held.isEmpty && finishedFetches.isEmpty && finishedEvictions.isEmpty
     }
 
     private func submit(_ transfer: Transfer, _ queue: TransferQueue, isWrite: Bool) -> Errno? {
@@ -87,7 +90,7 @@ import Kernel
         } else if scheduler.random.chance(500) {
             carryOut(&job)
         }
-        pending.append(job)
+        if queue == .fetch { held.append(job) } else { pending.append(job) }
         return nil
     }
 
@@ -230,10 +233,19 @@ import Kernel
     }
 }
 
-extension SimulatedDisk: StoreDevice {
+extension SimulatedDisk: CountedDevice {
     public var size: UInt64 { UInt64(contents.length) }
 
     public func read(_ transfer: Transfer) -> Errno? { submit(transfer, .fetch, isWrite: false) }
+    /// Now and then only some of them.
+    public func startReads() -> Bool {
+        kernel.scheduler.step()
+        let count = kernel.strikes(\.submitError) ? kernel.scheduler.random.below(held.count + 1) : held.count
+        pending += held[..<count]
+        held.removeFirst(count)
+        return held.isEmpty
+    }
+
     public func write(_ transfer: Transfer) -> Errno? { submit(transfer, .evict, isWrite: true) }
     public func readBack(_ transfer: Transfer) -> Errno? { submit(transfer, .evict, isWrite: false) }
 

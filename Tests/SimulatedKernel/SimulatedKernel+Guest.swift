@@ -1,4 +1,5 @@
 import Kernel
+import SeededRandom
 
 /// A guest's own accesses and calls.
 extension SimulatedKernel {
@@ -64,15 +65,6 @@ extension SimulatedKernel {
             sleepers.removeAll { $0 === sleeper }
             note("signalled", sleeper.page)
         }
-    }
-
-    public func populate(start: UInt64, length: UInt64) -> Errno? {
-        for address in stride(from: start, to: start + length, by: pageSize) {
-            guard let space = spaces.first(where: { $0.contains(address) }) else { return .noMemory }
-            let page = Int(address - space.start) / pageSize
-            if access(space, page, isWrite: false, {}) == .machineCheck { return .inputOutput }
-        }
-        return nil
     }
 
     /// Fills pages of a guest that runs without a pager yet.

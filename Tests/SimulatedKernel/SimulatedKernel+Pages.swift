@@ -1,4 +1,5 @@
 import Kernel
+import SeededRandom
 
 /// The calls that put pages somewhere.
 extension SimulatedKernel {
@@ -18,7 +19,9 @@ extension SimulatedKernel {
         for page in targets where !to[page].missing { return MoveResult(moved: 0, stop: .failed(.invalid)) }
         if strikes(\.moveFailure) { return MoveResult(moved: 0, stop: .failed(.noMemory)) }
         var moved: UInt64 = 0
+        var isCounting = true
         for (page, place) in zip(sources, targets) {
+            if strikes(\.moveUncounted) { isCounting = false }
             if let stop = obstacle(from, page, to, place) {
                 // Linux says what stopped it only when nothing was moved before.
                 return MoveResult(moved: moved, stop: moved > 0 ? .again : stop)
@@ -26,8 +29,10 @@ extension SimulatedKernel {
             if from.isGuest { onLeaving(from, page) }
             requireNotKnownSwapped(from, page)
             moveOne(from, page, to, place)
-            moved += UInt64(pageSize)
+            if isCounting { moved += UInt64(pageSize) }
         }
+        // Linux looks at the same page once more, and finds a hole.
+        if !isCounting { return MoveResult(moved: moved, stop: moved > 0 ? .again : .hole) }
         wakeSleepers(to, targets)
         return MoveResult(moved: moved, stop: .none)
     }

@@ -1,4 +1,5 @@
 import Kernel
+import SeededRandom
 
 /// Shared memory: pages are in a file, and mapped or not; the calls that tell the two apart.
 extension SimulatedKernel {

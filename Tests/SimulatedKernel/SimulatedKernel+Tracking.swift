@@ -1,4 +1,5 @@
 import Kernel
+import SeededRandom
 
 /// Arming, scanning, and accesses to armed pages that wait.
 extension SimulatedKernel {

@@ -1,4 +1,5 @@
 import Kernel
+import SeededRandom
 
 /// A kernel that runs in memory by the rules of the real one (userfaultfd with missing and
 /// minor faults, MOVE, RWP in both modes, synchronous WP), as measured on Linux 7.3 and

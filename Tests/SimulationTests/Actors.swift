@@ -1,5 +1,6 @@
 import Engine
 import Kernel
+import SeededRandom
 import SimulatedKernel
 
 /// Who takes part in a run. Each function is one thread's whole life.
@@ -9,9 +10,13 @@ extension World {
 
     /// Runs the simulation to its end.
     func run(seed: UInt64, cpu: Int) throws -> Outcome {
-        let server = try FaultServer(pager: pager, waitingMax: scheduler.random.pick([1, 3, 1024]))
+        // Some hosts are told of reads that take no longer than usual.
+        let server = try FaultServer(
+            pager: pager, waitingMax: scheduler.random.pick([1, 3, 1024]),
+            answerMax: scheduler.random.pick([1, FaultServer<SimulatedKernel>.answerMaxDefault]))
         let worker = try Worker(pager: pager, compaction: compactionLimits)
         worker.onTierRemoved = { [unowned self] tier in noteRemoved(tier) }
+        worker.onRecall = { [unowned self] in isServerAwake = true }
         self.worker = worker
         var weights = plan.weights[...]
         func spawn(_ name: String, _ body: @escaping @Sendable () -> Void) {
@@ -67,15 +72,22 @@ extension World {
     private func doze() { sleep(scheduler.random.next() % (plan.scheduling.stepTimeMax * 200)) }
 
     private func serve(_ server: FaultServer<SimulatedKernel>) {
+        var idleTurns = 0
         while !isEnding {
             let worked = server.turn()
             server.retryWaitingIfDue(every: tick)
+            let pause = server.pause(tick: tick)
+            // Time may pass what it is to wait for while it looks, now and then.
+            idleTurns = worked || pause > 0 ? 0 : idleTurns + 1
+            if idleTurns == 10 { scheduler.fail("the fault server does not sleep, and has nothing to do") }
             if worked { continue }
             isServerResting = true
-            scheduler.block(until: scheduler.now + server.pause(tick: tick)) { [self] in
-                kernel.hasFaults || disks.contains { $0.hasFinished(.fetch) } || isEnding
+            scheduler.block(until: scheduler.now + pause) { [self] in
+                kernel.hasFaults || disks.contains { $0.hasFinished(.fetch) } || isServerAwake
+                    || isEnding
             }
             isServerResting = false
+            isServerAwake = false
         }
     }
 

@@ -122,8 +122,9 @@ extension World {
 
     /// Poison is the answer to a read error and to nothing else.
     func checkPoison(_ page: Int) {
+        // A transfer that was not taken is no reason.
         if plan.readErrorAction != .machineCheck || disks.allSatisfy({ $0.failedReads == 0 }) {
-            if plan.mischief.submitError == 0 { scheduler.fail("page \(page) is poisoned for no reason") }
+            scheduler.fail("page \(page) is poisoned for no reason")
         }
     }
 
@@ -161,6 +162,11 @@ extension World {
         expect(counters.waitingPages.value, 0, "waiting pages")
         // Memory of our own can be read.
         if disks.isEmpty { expect(Int(counters.readErrors.value), 0, "failed reads") }
+        // Those of tiers that are gone are not known any more.
+        if tiersRemoved == 0 {
+            let failed = pager.store.tiers.map { Int($0.readErrors.value) }.reduce(0, +)
+            expect(Int(counters.readErrors.value), failed, "failed reads, and those of the tiers,")
+        }
         expect(block.region.fetchesInFlight.load(ordering: .relaxed), 0, "fetches in flight")
     }
 

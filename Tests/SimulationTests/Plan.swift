@@ -1,5 +1,6 @@
 import Engine
 import Kernel
+import SeededRandom
 import SimulatedKernel
 
 /// The guards that a pager may be told to use.
@@ -41,6 +42,7 @@ struct Plan {
     var segmentSize: Int
     /// Of the compressed store.
     var compressed: CompressedStoreOptions
+    var sealsMemory: Bool
     /// Compaction begins for nothing, and does very little at a time.
     var compaction: CompactionLimits
     var readErrorAction: ReadErrorAction
@@ -158,6 +160,7 @@ struct Plan {
         stallBudget = random.chance(250) ? Settings.stallBudgetMax : 0
         if stallBudget > 0, limit == 0, random.chance(700) { idleAge = 0 }
         if isHugetlb { mischief.spareReads() }
+        sealsMemory = random.chance(300)
     }
 
     /// One tier, as in most set-ups, or up to three.

@@ -1,5 +1,6 @@
 import Engine
 import Kernel
+import SeededRandom
 import SimulatedKernel
 
 /// Tiers that come and go, and demotion that does not mind who else is at a page: proof that
@@ -8,11 +9,7 @@ extension World {
     /// Somebody who cannot make up his mind about tiers.
     func changeTiers() {
         for _ in 0..<5 {
-            scheduler.block(
-                until: scheduler.now + scheduler.random.next() % (plan.scheduling.stepTimeMax * 100)
-            ) {
-                false
-            }
+            pauseStorekeeper()
             let tiers = pager.store.tiers
             if scheduler.random.chance(500), let free = pager.freeTierIndex {
                 let hasMemory = tiers.contains { if case .compressed = $0.backing { true } else { false } }
@@ -22,8 +19,10 @@ extension World {
                 guard let tier = try? makeTier(kind, free) else {
                     scheduler.fail("no memory for the simulation")
                 }
-                let index = pager.addTier(tier)
-                scheduler.trace.note("storekeeper", "adds", index.number)
+                // To open a device takes its time, in which others may be gone.
+                if scheduler.random.chance(300) { pauseStorekeeper() }
+                pager.addTier(tier, at: free)
+                scheduler.trace.note("storekeeper", "adds", free.number)
             } else {
                 let index = scheduler.random.pick(tiers).index
                 let isRemoved = pager.removeTier(index) == nil
@@ -32,6 +31,11 @@ extension World {
             isWorkerAwake = true
         }
         busyActors -= 1
+    }
+
+    private func pauseStorekeeper() {
+        let time = scheduler.random.next() % (plan.scheduling.stepTimeMax * 100)
+        scheduler.block(until: scheduler.now + time) { false }
     }
 
     func noteRemoved(_ tier: Tier<SimulatedKernel>) {

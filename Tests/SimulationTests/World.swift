@@ -1,5 +1,6 @@
 import Engine
 import Kernel
+import SeededRandom
 import SimulatedKernel
 
 /// A block of guest memory, what the pager knows of it, and which pages of it this
@@ -76,6 +77,7 @@ final class World: @unchecked Sendable {
     /// touch of the guest's.
     var coldByWord: Set<Int> = []
     var isWorkerAwake = false
+    var isServerAwake = false
     var isWorkerResting = false
     var isServerResting = false
 
@@ -144,7 +146,10 @@ final class World: @unchecked Sendable {
         case .memory(let pages):
             var options = plan.compressed
             options.bytesMax = pages.map { $0 * pageSize }
-            return .init(.compressed(try CompressedStore(options)), maxBytes: options.bytesMax ?? 0)
+            // With a seal, what sabotage mixes up would be lost instead of wrong.
+            let isSealed = plan.sealsMemory && kernel.sabotage == nil
+            let store = try CompressedStore(options, tier: index, sealer: isSealed ? try Sealer() : nil)
+            return .init(.compressed(store), maxBytes: options.bytesMax ?? 0)
         case .disk(let pages):
             let disk = try SimulatedDisk(
                 slots: pages, blockSize: plan.blockSize, detectsDamage: plan.isSealed, kernel: kernel)
@@ -201,6 +206,7 @@ final class World: @unchecked Sendable {
             }
         case .writeFailed: scheduler.trace.note("host", "write failed")
         case .writeRecovered: scheduler.trace.note("host", "write recovered")
+        case .unawaitedReadFailed: scheduler.trace.note("host", "unawaited read failed")
         }
     }
 

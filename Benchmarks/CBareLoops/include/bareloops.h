@@ -36,6 +36,7 @@ struct bare_contents {
     struct bare_nbd *nbd; /* BARE_NBD: page i at i * 4096 */
     const uint8_t *data;      /* BARE_LZ4: compressed pages */
     const uint64_t *offsets;  /* BARE_LZ4: page i is data[offsets[i]] up to data[offsets[i + 1]] */
+    int reads;          /* BARE_FILE, BARE_NBD: pages that are read at once, at most 64; 0: one, by pread */
 };
 
 struct bare_server;
@@ -121,8 +122,20 @@ void bare_nbd_close(struct bare_nbd *nbd);
 int bare_nbd_fill(struct bare_nbd *nbd, const void *contents, uint64_t length);
 /* Reads one page, and waits for it. */
 int bare_nbd_read(struct bare_nbd *nbd, void *page, uint64_t number);
+/* Begins to read one page; `done` is set by `bare_nbd_go_on` when it is there. */
+int bare_nbd_begin(struct bare_nbd *nbd, void *page, uint64_t number, int *done);
+/* Sends and receives what can be without waiting. */
+int bare_nbd_go_on(struct bare_nbd *nbd);
 /* Reads the pages of `order`, `depth` at once; `elapsed` gets the nanoseconds. */
 int bare_nbd_read_many(struct bare_nbd *nbd, const uint32_t *order, int count, int depth, uint64_t *elapsed);
+
+/* ---- umap.c: LLNL's umap, by the path of its library ---- */
+
+/* Maps `length` bytes of an O_DIRECT file, to be read only. -ENOENT: it is no such library. -EIO: it
+ * does not map. */
+int bare_umap_open(const char *library, int file, uint64_t length, void **base);
+/* Whatever is there of it goes. */
+void bare_umap_close(const char *library, void *base, uint64_t length);
 
 /* ---- swap.c: swap of our own, for as long as it is measured ---- */
 

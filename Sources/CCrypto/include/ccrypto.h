@@ -10,10 +10,20 @@
 
 /* ---- digest.c: a keyed digest of one page ---- */
 
+enum {
+    CCRYPTO_DIGEST_DATA = 4096,
+    CCRYPTO_DIGEST_PART = 1024,
+};
+
+struct ccrypto_digest_key {
+    uint32_t words[CCRYPTO_DIGEST_PART / 4 + 12];
+    uint8_t poly[32];
+};
+
 /* Readies the library and makes a random key. 0, or -1 when there is no randomness. */
-int ccrypto_digest_key(uint8_t key[32]);
-/* Poly1305 of `number`, 8 bytes, and `length` bytes behind it. */
-void ccrypto_digest(const uint8_t key[32], uint64_t number, const void *data, int length, uint8_t digest[16]);
+int ccrypto_digest_key(struct ccrypto_digest_key *key);
+/* NHPoly1305 of `number` and `CCRYPTO_DIGEST_DATA` bytes, which begin at a multiple of 4. */
+void ccrypto_digest(const struct ccrypto_digest_key *key, uint64_t number, const void *data, uint8_t digest[16]);
 
 /* ---- seal.c: authenticated encryption under a key that never leaves this process ---- */
 

@@ -14,18 +14,27 @@
 
 /* ---- userfaultfd.c: include/uapi/linux/userfaultfd.h of Linux 7.3 ---- */
 
-#define CLINUX_UFFD_FEATURE_THREAD_ID (UINT64_C(1) << 8)
-#define CLINUX_UFFD_FEATURE_MINOR_SHMEM (UINT64_C(1) << 10)
-#define CLINUX_UFFD_FEATURE_POISON (UINT64_C(1) << 14)
-#define CLINUX_UFFD_FEATURE_MOVE (UINT64_C(1) << 16)
-#define CLINUX_UFFD_FEATURE_RWP (UINT64_C(1) << 17)
-#define CLINUX_UFFD_FEATURE_RWP_ASYNC (UINT64_C(1) << 18)
+/* Written so that Swift sees them: its importer leaves out macros with casts. */
+#define CLINUX_UFFD_FEATURE_WP (1ull << 0)
+#define CLINUX_UFFD_FEATURE_MISSING_HUGETLBFS (1ull << 4)
+#define CLINUX_UFFD_FEATURE_MISSING_SHMEM (1ull << 5)
+#define CLINUX_UFFD_FEATURE_MINOR_HUGETLBFS (1ull << 9)
+#define CLINUX_UFFD_FEATURE_MINOR_SHMEM (1ull << 10)
+#define CLINUX_UFFD_FEATURE_POISON (1ull << 14)
+#define CLINUX_UFFD_FEATURE_WP_ASYNC (1ull << 15)
+#define CLINUX_UFFD_FEATURE_MOVE (1ull << 16)
+#define CLINUX_UFFD_FEATURE_RWP (1ull << 17)
+#define CLINUX_UFFD_FEATURE_RWP_ASYNC (1ull << 18)
 
-#define CLINUX_UFFD_REGISTER_MISSING UINT64_C(1)
-#define CLINUX_UFFD_REGISTER_MINOR UINT64_C(4)
-#define CLINUX_UFFD_REGISTER_RWP UINT64_C(8)
+#define CLINUX_UFFD_REGISTER_MISSING (1ull << 0)
+#define CLINUX_UFFD_REGISTER_WP (1ull << 1)
+#define CLINUX_UFFD_REGISTER_MINOR (1ull << 2)
+#define CLINUX_UFFD_REGISTER_RWP (1ull << 3)
 
-#define CLINUX_UFFD_FAULT_WRITE UINT64_C(1)
+#define CLINUX_UFFD_FAULT_WRITE (1ull << 0)
+#define CLINUX_UFFD_FAULT_WP (1ull << 1)
+#define CLINUX_UFFD_FAULT_MINOR (1ull << 2)
+#define CLINUX_UFFD_FAULT_RWP (1ull << 3)
 
 struct clinux_fault {
     uint64_t address;
@@ -59,8 +68,11 @@ int clinux_uffd_read(int fd, struct clinux_fault *faults, int capacity);
 
 /* ---- pagemap.c: include/uapi/linux/fs.h ---- */
 
-#define CLINUX_PAGE_IS_PRESENT (UINT64_C(1) << 3)
-#define CLINUX_PAGE_IS_ACCESSED (UINT64_C(1) << 9)
+#define CLINUX_PAGE_IS_WRITTEN (1ull << 1)
+#define CLINUX_PAGE_IS_PRESENT (1ull << 3)
+#define CLINUX_PAGE_IS_SWAPPED (1ull << 4)
+#define CLINUX_PAGE_IS_HUGE (1ull << 6)
+#define CLINUX_PAGE_IS_ACCESSED (1ull << 9)
 
 struct clinux_page_region {
     uint64_t start;
@@ -89,8 +101,6 @@ void clinux_forbid_huge(void *address, uint64_t length);
 /* MADV_COLLAPSE: pages become huge pages now. */
 int clinux_collapse(void *address, uint64_t length);
 int clinux_forbid_merging(void *address, uint64_t length);
-/* Makes pages present by touching them; waits for whoever serves their faults. */
-int clinux_populate(void *address, uint64_t length);
 /* MADV_REMOVE: pages leave a shared mapping's file, and every mapping of it. */
 int clinux_punch(void *address, uint64_t length);
 /* Another mapping of the shared memory at `address`, left out of core dumps and forks. */
@@ -123,6 +133,8 @@ int64_t clinux_trim_blank(void *address, uint64_t length);
 /* ---- thread.c ---- */
 
 uint64_t clinux_now(void);
+/* What tells the calling thread from others; not 0. */
+uint64_t clinux_thread_self(void);
 /* CPU time of the calling thread, nanoseconds. */
 uint64_t clinux_thread_time(void);
 void clinux_yield(void);
@@ -130,6 +142,8 @@ void clinux_yield(void);
 int clinux_cpu_count(void);
 void clinux_sleep(uint64_t nanoseconds);
 int clinux_close(int fd);
+/* Another descriptor of the same, closed on exec. */
+int clinux_duplicate(int fd);
 /* Starts a thread with all signals blocked but those of its own faults; `thread` receives what join wants. */
 int clinux_thread_start(const char *name, void *(*body)(void *), void *argument, uint64_t *thread);
 void clinux_thread_join(uint64_t thread);
@@ -177,16 +191,20 @@ int clinux_ring_descriptor(const struct clinux_ring *ring);
  * way. Another offer takes the place of the last; one of 0 bytes lets go for good. */
 void clinux_ring_offer(struct clinux_ring *ring, uint64_t start, uint64_t length);
 void clinux_ring_let_go(struct clinux_ring *ring);
+/* Line a transfer up, to be begun by `clinux_ring_start`. -EBUSY: as many as there may be wait already. */
 int clinux_ring_read(struct clinux_ring *ring, void *to, uint32_t length, uint64_t offset, uint64_t token);
 int clinux_ring_write(struct clinux_ring *ring, const void *from, uint32_t length, uint64_t offset,
                       uint64_t token);
-/* Takes finished transfers; with `wait`, blocks until there is at least one. */
+/* Begins what is lined up, all in one system call. False: the kernel is short of memory for some of
+ * it, which stay lined up. */
+bool clinux_ring_start(struct clinux_ring *ring);
+/* Takes finished transfers; with `wait`, begins what is lined up, and blocks until there is at least one. */
 int clinux_ring_reap(struct clinux_ring *ring, struct clinux_completion *completions, int capacity, bool wait);
 
 /* ---- file.c ---- */
 
 /* Opens (creating it, mode 0600) a file or block device for O_DIRECT, and locks
- * it against every other open. `size` of a block device is checked, a file's is set, and
+ * it against every other open; a block device also against every other use. `size` of a block device is checked, a file's is set, and
  * with `preallocate` set aside. */
 int clinux_store_file_open(const char *path, uint64_t size, bool preallocate);
 /* What memory, offset and length of O_DIRECT transfers must be multiples of. */
@@ -201,7 +219,8 @@ enum {
     CLINUX_STORE_TOO_SMALL = -10002, /* the block device is smaller than `size` */
     CLINUX_STORE_NOT_EMPTY = -10003, /* a regular file with contents not ours to overwrite */
     CLINUX_STORE_KIND = -10004,      /* neither a regular file nor a block device */
-    CLINUX_STORE_NO_DIRECT = -10005  /* the file system has no O_DIRECT */
+    CLINUX_STORE_NO_DIRECT = -10005, /* the file system has no O_DIRECT */
+    CLINUX_STORE_IN_USE = -10006     /* the block device is mounted, or another's */
 };
 
 /* ---- loop.c: a GMainContext of our own that dispatches when a descriptor is readable ---- */

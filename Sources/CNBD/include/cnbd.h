@@ -33,8 +33,6 @@ struct cnbd_export {
     bool is_read_only;
     bool can_trim;
     bool can_multi_conn;
-    bool has_tls;
-    bool has_structured_replies;
 };
 
 struct cnbd_completion {

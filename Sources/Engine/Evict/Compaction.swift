@@ -10,7 +10,7 @@ import Kernel
 /// access that comes first wins, and the new object is dropped; and an object that an entry was
 /// moved away from is read by nobody.
 ///
-/// Worker thread only, with the pass lock held.
+/// Worker thread only, under the pass lock, which is let go for reading and writing.
 final class Compaction {
     /// The tier that is being compacted; nil for none.
     private var tier: TierIndex?
@@ -166,6 +166,7 @@ final class Compaction {
         let locator = Locator(payload: entry.payload)
         guard locator.tier == tier, log.isVictim(locator.place) else { return }
         if entry.state == .stored {
+            region.inHand.add(1, ordering: .relaxed)
             pages.append((region, page, entry))
             relocations.append(
                 Relocation(place: locator.place, identity: region.identity(of: page)))
@@ -176,22 +177,32 @@ final class Compaction {
 
     private func move<Port: KernelPort>(_ log: LogStore<Port.Device>, in pager: Pager<Port>) {
         guard !pages.isEmpty else { return }
-        log.relocate(&relocations)
+        pager.lettingControlIn { log.relocate(&relocations) }
+        let tier = Locator(payload: pages[0].entry.payload).tier
+        var rewrites = Rewrites()
         for (index, (region, page, entry)) in pages.enumerated() {
             let old = relocations[index].place
             switch relocations[index].outcome {
             case .stored(let new):
-                let locator = Locator(tier: Locator(payload: entry.payload).tier, place: new)
+                rewrites.count += 1
+                let locator = Locator(tier: tier, place: new)
                 let moved = entry.becoming(.stored, payload: locator.payload)
                 log.drop(pager.transition(region, page, from: entry, to: moved) ? old : new)
             case .refused(.failed(.badMessage)):
                 // Its segment would be chosen again and again. Whoever overtook us has read it,
                 // and the segment may be another's by now.
-                if region.table[page] == entry { log.spoil(old) }
+                guard region.table[page] == entry else { continue }
+                pager.noteUnreadable(tier, unawaited: .badMessage)
+                log.spoil(old)
+            case .refused(.failed(let errno)):
+                pager.noteUnwritten(tier)
+                rewrites.failure = (errno, page, region)
             case .refused:
                 break
             }
         }
+        pager.store.tier(tier)?.note(rewrites, at: pager.kernel.now(), host: pager.host)
+        for (region, _, _) in pages { region.inHand.subtract(1, ordering: .relaxed) }
         pages.removeAll(keepingCapacity: true)
         relocations.removeAll(keepingCapacity: true)
     }

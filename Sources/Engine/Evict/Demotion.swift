@@ -11,6 +11,8 @@ final class Demotion<Port: KernelPort> {
     private var hands = [PageHand](repeating: PageHand(), count: TierIndex.tiersMax + 1)
     /// Turns since something moved.
     private var fruitlessTurns = [Int](repeating: 0, count: TierIndex.tiersMax + 1)
+    /// Where pages were moved from the last time: the others have their turn first.
+    private var last: TierIndex?
     /// One turn marks all, and another finds them.
     private static var fruitlessTurnsMax: Int { 3 }
 
@@ -19,10 +21,12 @@ final class Demotion<Port: KernelPort> {
     /// Moves a few pages. False when there is nothing to do, or nothing can be done now.
     func step(_ mover: PageMover<Port>) -> Bool {
         let now = pager.kernel.now()
-        for index in pager.store.order {
+        for index in inTurn(pager.store.order) {
             guard let tier = pager.store.tier(index), tier.mayMove(at: now), wants(tier) else { continue }
             guard pager.store.accepts(below: index, at: now), tier.readDelay(.background, at: now) == 0
             else { continue }
+            last = index
+            mover.begin(tier, at: now)
             collect(index, mover)
             let moved = mover.isEmpty ? 0 : mover.move(outOf: tier).moved
             if moved > 0 {
@@ -39,8 +43,17 @@ final class Demotion<Port: KernelPort> {
         return false
     }
 
+    /// The order from the tier after the last one on: one that is filled all the time must not keep
+    /// those below it full.
+    private func inTurn(_ order: [TierIndex]) -> [TierIndex] {
+        guard let last, let position = order.firstIndex(of: last) else { return order }
+        return Array(order[(position + 1)...] + order[...position])
+    }
+
     private func wants(_ tier: Tier<Port>) -> Bool {
-        tier.index != pager.store.last && (tier.excess(pages: pager.counters.pages(in: tier.index)) ?? 0) > 0
+        guard tier.index != pager.store.last else { return false }
+        tier.updateDemotion(pages: pager.counters.pages(in: tier.index))
+        return tier.isDemoting
     }
 
     private func collect(_ index: TierIndex, _ mover: PageMover<Port>) {

@@ -7,6 +7,8 @@ final class EvictionBatch {
 
     /// Pages whose entry says that they are leaving, ascending.
     var claimed: [Int] = []
+    /// By position in the huge page: whether it was found in use while memory was frozen.
+    var isUnfrozen = [Bool](repeating: false, count: pagesMax)
     /// Those that were taken from the guest, ascending.
     var taken: [Int] = []
     /// Where the store has each of them; nil when it does not.
@@ -37,6 +39,10 @@ final class EvictionBatch {
         puts.removeAll(keepingCapacity: true)
     }
 
+    func forgetUnfrozen() {
+        for position in isUnfrozen.indices { isUnfrozen[position] = false }
+    }
+
     /// Claimed pages from `index` on that follow each other without a gap.
     func run(from index: Int) -> Range<Int> {
         var end = index + 1
@@ -45,9 +51,11 @@ final class EvictionBatch {
     }
 
     func putAll<Port: KernelPort>(into pager: Pager<Port>) {
-        unsafe puts.withUnsafeBufferPointer { pages in
-            unsafe outcomes.withUnsafeMutableBufferPointer { outcomes in
-                unsafe pager.store.put(pages, outcomes: outcomes, at: pager.kernel.now())
+        pager.lettingControlIn {
+            unsafe puts.withUnsafeBufferPointer { pages in
+                unsafe outcomes.withUnsafeMutableBufferPointer { outcomes in
+                    unsafe pager.store.put(pages, outcomes: outcomes, at: pager.kernel.now())
+                }
             }
         }
     }

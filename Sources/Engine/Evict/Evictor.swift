@@ -29,6 +29,8 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         guard let first = candidates.first, watch(region, chunk: region.chunk(of: first)) else {
             return 0
         }
+        region.inHand.add(1, ordering: .relaxed)
+        defer { region.inHand.subtract(1, ordering: .relaxed) }
         if region.guard.leavesWhole {
             precondition(candidates.count == region.unitPages, "huge pages leave whole")
             return evictWhole(region, first, evenTouched: evenTouched)
@@ -37,7 +39,8 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         unlessTransferring(region, first) {
             if pager.beforeTaking(region) {
                 claim(region, candidates, evenTouched: evenTouched)
-                takeAll(region, evenTouched: evenTouched)
+                if region.guard.freezes { leaveUnfrozen(region, evenTouched: evenTouched) }
+                takeAll(region)
             }
             pager.afterTaking(region)
         }
@@ -97,11 +100,27 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         }
     }
 
-    private func takeAll(_ region: Region, evenTouched: Bool) {
+    /// Claimed pages that are in use stay, where memory is frozen.
+    private func leaveUnfrozen(_ region: Region, evenTouched: Bool) {
+        batch.forgetUnfrozen()
+        var next = 0
+        while next < batch.claimed.count {
+            let run = batch.run(from: next)
+            pager.markUnfrozen(region, run, evenTouched: evenTouched, in: &batch.isUnfrozen)
+            next += run.count
+        }
+        batch.claimed.removeAll { page in
+            guard batch.isUnfrozen[region.positionInHugePage(page)] else { return false }
+            settleLeft(region, page)
+            return true
+        }
+    }
+
+    private func takeAll(_ region: Region) {
         var next = 0
         var tries = 0
         while next < batch.claimed.count {
-            let taken = pager.take(region, batch.run(from: next), evenTouched: evenTouched)
+            let taken = pager.take(region, batch.run(from: next))
             pager.counters.residentPages.subtract(taken.pages, ordering: .relaxed)
             pager.counters.stagedPages.add(taken.pages, ordering: .relaxed)
             for index in next..<next + taken.pages { settleTaken(region, batch.claimed[index]) }

@@ -3,8 +3,10 @@ import Kernel
 /// Moves stored pages from one tier to others: reads them back, puts them elsewhere, and tells
 /// their entries. A fault or discard may come at any time, and wins. Worker thread only.
 final class PageMover<Port: KernelPort> {
-    /// Pages that are moved at once.
-    static var pagesMax: Int { 64 }
+    /// Pages that are moved at once: all are read back at once.
+    static var pagesMax: Int { TransferQueue.depth }
+    /// … out of this tier, at this moment.
+    private var limit = PageMover.pagesMax
 
     private let pager: Pager<Port>
     private let compaction: Compaction
@@ -48,22 +50,30 @@ final class PageMover<Port: KernelPort> {
         return unsafe FetchBuffer(page: page, raw: page + pageSize)
     }
 
-    var isFull: Bool { moves.count == Self.pagesMax }
+    var isFull: Bool { moves.count >= limit }
     var isEmpty: Bool { moves.isEmpty }
+
+    /// Pages of `tier` come next: as many at once as its rate lets through, so that accesses need
+    /// not wait for what is not urgent.
+    func begin(_ tier: Tier<Port>, at now: UInt64) {
+        limit = min(Self.pagesMax, tier.readRoom(.background, at: now) ?? .max)
+    }
 
     /// A page to be moved; its entry is `stored`.
     func add(_ region: Region, _ page: Int, _ entry: PageEntry) {
+        region.inHand.add(1, ordering: .relaxed)
         moves.append(Move(region: region, page: page, entry: entry))
     }
 
     /// Moves what was added out of `tier`, to the tiers below it, or with a tier that is being
-    /// drained to any other. Under the pass lock.
+    /// drained to any other. Under the pass lock, which is let go for reading and writing.
     func move(outOf tier: Tier<Port>) -> Result {
         defer {
+            for move in moves { move.region.inHand.subtract(1, ordering: .relaxed) }
             moves.removeAll(keepingCapacity: true)
             buffers.release(offset: 0, length: buffers.length)
         }
-        readAll(from: tier)
+        pager.lettingControlIn { readAll(from: tier) }
         putAll(below: tier.index)
         var result = Result()
         for (position, index) in movesByPut.enumerated() {
@@ -94,7 +104,7 @@ final class PageMover<Port: KernelPort> {
             case .ready: moves[index].isRead = true
             case .pending: pending += 1
             case .failed(.busy): break
-            case .failed: noteUnreadable(index, tier)
+            case .failed(let errno): noteUnreadable(index, tier, errno)
             }
         }
         while pending > 0 { pending -= finishReads(tier) }
@@ -119,7 +129,7 @@ final class PageMover<Port: KernelPort> {
                 switch outcome {
                 case .pending: continue
                 case .ready: moves[index].isRead = true
-                case .failed: noteUnreadable(index, tier)
+                case .failed(let errno): noteUnreadable(index, tier, errno)
                 }
                 finished += 1
             }
@@ -128,9 +138,10 @@ final class PageMover<Port: KernelPort> {
     }
 
     /// The page stays where it is. An access that overtook us may have dropped it meanwhile.
-    private func noteUnreadable(_ index: Int, _ tier: Tier<Port>) {
+    private func noteUnreadable(_ index: Int, _ tier: Tier<Port>, _ errno: Errno) {
         let move = moves[index]
-        if move.region.table[move.page] == move.entry { tier.readErrors.increment() }
+        guard move.region.table[move.page] == move.entry else { return }
+        pager.noteUnreadable(tier.index, unawaited: errno)
     }
 
     /// Puts what was read. What was dropped meanwhile is not what it was: it is left out as far
@@ -149,9 +160,11 @@ final class PageMover<Port: KernelPort> {
         guard !puts.isEmpty else { return }
         compaction.makeRoom(for: puts.count, below: tier, in: pager)
         let now = pager.kernel.now()
-        unsafe puts.withUnsafeBufferPointer { puts in
-            unsafe outcomes.withUnsafeMutableBufferPointer { outcomes in
-                unsafe pager.store.put(puts, outcomes: outcomes, below: tier, at: now)
+        pager.lettingControlIn {
+            unsafe puts.withUnsafeBufferPointer { puts in
+                unsafe outcomes.withUnsafeMutableBufferPointer { outcomes in
+                    unsafe pager.store.put(puts, outcomes: outcomes, below: tier, at: now)
+                }
             }
         }
         for (asked, answers) in pager.store.answers {

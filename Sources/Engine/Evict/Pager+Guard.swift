@@ -64,19 +64,16 @@ extension Pager {
 
     /// Takes neighbours in state `leaving`, from the first on: from then on an access to a
     /// taken page, with `write-protect` a write, faults to us, and its contents keep still.
-    /// `evenTouched`: see `Evictor.evict`. Worker only.
-    func take(_ region: Region, _ pages: Range<Int>, evenTouched: Bool) -> Taken {
+    /// Where memory is frozen, those that are in use have been sorted out. Worker only.
+    func take(_ region: Region, _ pages: Range<Int>) -> Taken {
         switch region.guard {
         case .move: return takeByMove(region, pages)
         case .minor:
             let start = region.address(of: pages.lowerBound)
             let errno = kernel.zap(start: start, length: UInt64(pages.count * pageSize))
             return errno == nil ? takeCached(region, pages) : Taken(pages: 0, stop: .left)
-        case .freeze, .freezeShared:
-            let frozen = frozenPages(region, pages, evenTouched: evenTouched)
-            if frozen.isEmpty { return Taken(pages: 0, stop: .left) }
-            // The first that is not frozen gets a call of its own, in which it is the first.
-            return region.guard.isShared ? takeCached(region, frozen) : takeByMove(region, frozen)
+        case .freeze: return takeByMove(region, pages)
+        case .freezeShared: return takeCached(region, pages)
         case .writeProtect: return takeProtected(region, pages)
         case .minorHuge: leavesByPages()
         }

@@ -9,9 +9,10 @@ extension Pager {
         let result = kernel.move(
             from: start, to: staging.address(of: region.positionInHugePage(pages.lowerBound)),
             length: UInt64(pages.count * pageSize))
-        if region.guard == .freeze, result.moved > 0 {
+        let moved = result.stop == .none ? pages.count : movedPages(region, pages)
+        if region.guard == .freeze, moved > 0 {
             // Whoever waited for a frozen page sleeps on: MOVE wakes only where it moves to.
-            kernel.wake(start: start, length: result.moved)
+            kernel.wake(start: start, length: UInt64(moved * pageSize))
         }
         let stop: TakeStop =
             switch result.stop {
@@ -20,7 +21,44 @@ extension Pager {
             case .pinned: .pinned
             case .hole, .failed: .left
             }
-        return Taken(pages: Int(result.moved) / pageSize, stop: stop)
+        return Taken(pages: moved, stop: moved == pages.count ? .none : stop)
+    }
+
+    /// How many of the pages that a MOVE was to take it has taken, from the first on: those that
+    /// staging has and the guest has not. A MOVE that ends early may have moved more than it says:
+    /// Linux 6.18 at least does not count the pages that follow one it had to wait for, under
+    /// migration say (`move_pages` kept the EAGAIN; 7.3 does not). Pages that are in staging
+    /// and count as resident would be lost.
+    private func movedPages(_ region: Region, _ pages: Range<Int>) -> Int {
+        let staged = staging.address(of: region.positionInHugePage(pages.lowerBound))
+        var there = staged
+        sureRuns(from: staged, to: staged + UInt64(pages.count * pageSize)) { run in
+            guard run.start == there else { return false }
+            there = run.end
+            return true
+        }
+        let start = region.address(of: pages.lowerBound)
+        var left = start + (there - staged)
+        sureRuns(from: start, to: left) { run in
+            left = run.start
+            return false
+        }
+        return Int(left - start) / pageSize
+    }
+
+    /// As `forEachRun`, until the kernel has an answer: to go on without one would lose pages.
+    private func sureRuns(from start: UInt64, to end: UInt64, _ body: (ScanRun) -> Bool) {
+        var next = start
+        while let errno = forEachRun(
+            from: next, to: end, tracked: false,
+            { run in
+                next = run.end
+                return body(run)
+            })
+        {
+            noteScanFailed(errno)
+            kernel.pause()
+        }
     }
 
     /// Only what is in RAM can be read without filling a hole. Asked after the pages were
@@ -63,33 +101,37 @@ extension Pager {
         return Taken(pages: count, stop: count == pages.count ? .none : .left)
     }
 
-    /// Those pages, from the first on, that nobody can access without waiting: armed ones, and
-    /// ones that are not mapped. Looked at while the guest is frozen: what was seen before
-    /// that may have been touched since. It is the touched pages that are looked for, since
-    /// not every page that is missing among them is mapped and armed.
-    func frozenPages(_ region: Region, _ pages: Range<Int>, evenTouched: Bool) -> Range<Int> {
+    /// Marks, by their positions in their huge page, those of neighbours that somebody can access
+    /// without waiting: present ones that are not armed, and what the host has swapped out. Looked at
+    /// while the guest is frozen, since what was seen before that may have been touched since; and
+    /// once, since a touched page's PTE may vanish before a second look. `evenTouched`: they are
+    /// armed first.
+    func markUnfrozen(
+        _ region: Region, _ pages: Range<Int>, evenTouched: Bool, in isUnfrozen: inout [Bool]
+    ) {
         let start = region.address(of: pages.lowerBound)
-        // Not armed means not frozen: then they stay.
         if evenTouched { _ = kernel.arm(start: start, length: UInt64(pages.count * pageSize)) }
-        var end = pages.upperBound
-        let errno = forEachRun(
-            from: start, to: region.address(of: pages.upperBound)
-        ) { run in
-            let stays = run.touched || run.isSwapped
-            if stays { end = region.page(at: run.start) }
-            return !stays
+        func mark(_ pages: Range<Int>) {
+            for page in pages { isUnfrozen[region.positionInHugePage(page)] = true }
         }
-        return pages.lowerBound..<(errno == nil ? end : pages.lowerBound)
+        let errno = forEachRun(from: start, to: region.address(of: pages.upperBound)) { run in
+            if run.touched || run.isSwapped {
+                mark(region.page(at: run.start)..<region.page(at: run.end - 1) + 1)
+            }
+            return true
+        }
+        if errno != nil { mark(pages) }
     }
 
     /// Goes through the runs of present and swapped pages in a range until `body` answers false.
+    /// `tracked`: whether they tell what was touched.
     func forEachRun(
-        from start: UInt64, to end: UInt64, _ body: (ScanRun) -> Bool
+        from start: UInt64, to end: UInt64, tracked: Bool = true, _ body: (ScanRun) -> Bool
     ) -> Errno? {
         unsafe withUnsafeTemporaryAllocation(of: ScanRun.self, capacity: Self.runsPerScan) { runs in
             var address = start
             while address < end {
-                let result = unsafe kernel.scan(start: address, end: end, tracked: true, into: runs)
+                let result = unsafe kernel.scan(start: address, end: end, tracked: tracked, into: runs)
                 guard case .runs(let count, let walkedTo) = result, walkedTo > address else {
                     if case .failed(let errno) = result { return errno }
                     return .again
@@ -129,6 +171,12 @@ extension Pager {
             kernel.pause()
         }
         isFrozen.store(false, ordering: .relaxed)
+    }
+
+    private func noteScanFailed(_ errno: Errno) {
+        if scanFailed.exchange(true, ordering: .relaxed) { return }
+        host.log(
+            .warning, "cannot see which pages a move has taken: \(errno.text); eviction waits until it can")
     }
 
     private func noteFreezeFailed(_ errno: Errno) {

@@ -24,21 +24,23 @@ public struct StoreHealth {
 
     /// `failure`: the last error of a batch and the page it befell.
     public mutating func record(
-        _ failure: (errno: Errno, page: Int)?, _ tier: TierIndex, _ region: Region, at now: UInt64,
+        _ failure: (errno: Errno, page: Int), _ tier: TierIndex, _ region: Region, at now: UInt64,
         host: Host
     ) {
-        switch (state, failure) {
-        case (.working, nil):
-            break
-        case (.working, let failure?):
+        switch state {
+        case .working:
             state = .failing(retryAt: now + Self.pauseMin, pause: Self.pauseMin)
             host.report(.writeFailed(failure.errno, tier, region: region, page: failure.page))
-        case (.failing, nil):
-            state = .working
-            host.report(.writeRecovered(tier))
-        case (.failing(_, let pause), _?):
+        case .failing(_, let pause):
             let next = min(pause * 2, Self.pauseMax)
             state = .failing(retryAt: now + next, pause: next)
         }
+    }
+
+    /// A batch was written.
+    public mutating func recordSuccess(_ tier: TierIndex, host: Host) {
+        guard case .failing = state else { return }
+        state = .working
+        host.report(.writeRecovered(tier))
     }
 }

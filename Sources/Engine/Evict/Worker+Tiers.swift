@@ -1,23 +1,62 @@
 import Kernel
 
+/// How far a tier that is being removed has been emptied.
+struct TierDrain {
+    var hand = PageHand()
+    /// Turns of the hand since anything left the tier.
+    private(set) var fruitlessTurns = 0
+    private var pagesBefore = Int.max
+
+    /// Pages left, or the hand has come round. `pages`: of which the tier is the only home; those
+    /// that the fault server was asked for before have left by now, or could not be had. True when
+    /// something is gained.
+    mutating func note(left: Int, cameRound: Bool, pages: Int) -> Bool {
+        var isGain = left > 0
+        if cameRound {
+            if pages < pagesBefore { isGain = true }
+            pagesBefore = pages
+            fruitlessTurns += 1
+        }
+        if isGain { fruitlessTurns = 0 }
+        return isGain
+    }
+
+    mutating func rest() { fruitlessTurns = 0 }
+}
+
 /// What becomes of stored pages while they are stored: they move on to lower tiers, and out of
 /// tiers that are being removed.
 extension Worker {
-    /// Moves pages between tiers, and gives memory and space that became free back to the host.
-    /// Bounded: `isUnfinished` says whether there is more to do at once.
+    /// Moves pages between tiers, in mode `drain` asks for them to come back, and gives memory and
+    /// space that became free back to the host. Bounded: `isUnfinished` says whether there is more
+    /// to do at once, `tidyAt` when otherwise.
     public func tidyUp() {
         poolCompactor.step(pager)
+        // Nobody waits for room that is made here.
+        pager.store.hurry(false)
         isUnfinished = false
+        tidyAt = nil
         for _ in 0..<Self.stepsPerTidying {
             while pager.controlWaiting.value > 0 { pager.kernel.pause() }
-            isUnfinished = drainTiers() || demote()
+            isUnfinished = drainTiers() || demote() || bringBack()
             if !isUnfinished { break }
         }
         pager.store.trim()
+        glance()
+    }
+
+    private func glance() {
+        guard let due = tracker.glanceAt else { return }
+        if pager.kernel.now() < due { return lookAgain(at: due) }
+        guard pager.settings.mode == .active else { return }
+        pager.holdingPassLock { tracker.glance() }
     }
 
     /// Batches of `PageMover`: 2 MiB are moved at most before it is seen what else is to do.
     private static var stepsPerTidying: Int { 8 }
+
+    /// Until the fault server has brought some pages back. Nanoseconds.
+    private static var recallPause: UInt64 { 1_000_000 }
 
     private func demote() -> Bool {
         guard pager.settings.mode == .active else { return false }
@@ -41,12 +80,18 @@ extension Worker {
 
     private func drain(_ tier: Tier<Port>, at now: UInt64) -> Bool {
         guard tier.readDelay(.background, at: now) == 0,
-            pager.holdingPassLock({ pager.store.putDelay(at: now) }) ?? 0 == 0
+            pager.store.putDelay(at: now) ?? 0 == 0
         else { return false }
+        guard pager.recalls.isEmpty(of: tier.index) else {
+            lookAgain(at: now + Self.recallPause)
+            return false
+        }
         let number = tier.index.number
         var dropped = 0
+        mover.begin(tier, at: now)
+        var cameRound = false
         let result = pager.holdingPassLock { () -> PageMover<Port>.Result in
-            let cameRound = drainHands[number].advance(in: pager) { region, page, entry in
+            cameRound = drains[number].hand.advance(in: pager) { region, page, entry in
                 guard entry.payload != 0, Locator(payload: entry.payload).tier == tier.index else {
                     return true
                 }
@@ -54,20 +99,17 @@ extension Worker {
                 if entry.namesCopy, pager.giveUpCopy(region, page, entry) { dropped += 1 }
                 return !mover.isFull
             }
-            if cameRound { fruitlessDrainTurns[number] += 1 }
             return mover.isEmpty ? .init() : mover.move(outOf: tier)
         }
-        // Without the lock, as `bringBack` does.
-        for (region, page) in result.left {
-            _ = pager.kernel.populate(start: region.address(of: page), length: UInt64(pageSize))
-        }
-        if result.moved + result.left.count + dropped > 0 {
-            fruitlessDrainTurns[number] = 0
-            tier.noteMoves()
-        }
+        let recalled = result.left.count { pager.recalls.ask($0.region, $0.page, of: tier.index) }
+        if recalled > 0 { onRecall() }
+        let isGain = drains[number].note(
+            left: result.moved + dropped, cameRound: cameRound,
+            pages: pager.counters.pages(in: tier.index))
+        if isGain { tier.noteMoves() }
         // What is left is in others' hands, or cannot be moved now.
-        guard fruitlessDrainTurns[number] < 2 else {
-            fruitlessDrainTurns[number] = 0
+        guard drains[number].fruitlessTurns < 2 else {
+            drains[number].rest()
             tier.noteFruitlessMove(at: now)
             return false
         }
@@ -78,10 +120,10 @@ extension Worker {
     private func remove(_ tier: Tier<Port>) {
         // Before its index can be another's. No read of it is under way.
         onTierRemoved(tier)
-        let retained = unsafe pager.holdingPassLock { unsafe pager.store.remove(tier.index) }
+        let retained = unsafe pager.store.remove(tier.index)
         poolCompactor.forget(tier.index)
         evictor.compaction.forget(tier.index)
-        drainHands[tier.index.number] = PageHand()
+        drains[tier.index.number] = TierDrain()
         pager.waitForServer()
         while !pager.store.isUnread { pager.kernel.pause() }
         unsafe retained?.release()

@@ -1,7 +1,15 @@
 import Kernel
 
 /// The pager's background work, one pass at a time: look, choose, evict, tidy up.
-/// Runs on one thread of its own, or step by step under simulation.
+/// Runs on one thread of its own (`LivePager.work`), or step by step under simulation.
+///
+/// | call | when | what it does |
+/// |---|---|---|
+/// | `round` | a pass is due (`interval`), or settings have changed | by mode: `pass`, or `drain` begins anew |
+/// | `pass` | by `round`, in modes `active` and `observe` | looks at memory, evicts, compacts the logs |
+/// | `relieve` | the limit was passed; what a rate held up may go on (`retryAt`) | evicts by the ages of the last look |
+/// | `adjust` | every second between passes | evicts under the stall budget |
+/// | `tidyUp` | at the end of these; at once while `isUnfinished`, at `tidyAt`, every second | moves pages between tiers and out of them, gives back what has come free |
 public final class Worker<Port: KernelPort>: @unchecked Sendable {
     let pager: Pager<Port>
     let tracker: Tracker<Port>
@@ -15,19 +23,25 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     /// What had been waited for pages, and the time, when the controller last looked.
     private var waitedBefore: (time: UInt64, count: UInt64) = (0, 0)
     private var roundBefore: UInt64 = 0
+    /// Accesses to pages that were there which had been answered at the last pass.
+    private var answeredBefore: UInt64 = 0
     var poolCompactor: PoolCompactor<Port>
     let demotion: Demotion<Port>
     let mover: PageMover<Port>
-    /// For tiers that are being removed, by tier.
-    var drainHands = [PageHand](repeating: PageHand(), count: TierIndex.tiersMax + 1)
-    /// Their turns since anything left the tier.
-    var fruitlessDrainTurns = [Int](repeating: 0, count: TierIndex.tiersMax + 1)
-    /// Pages are on their way between tiers.
+    /// Of tiers that are being removed, by tier.
+    var drains = [TierDrain](repeating: TierDrain(), count: TierIndex.tiersMax + 1)
+    /// Of mode `drain`.
+    var bringingBack = BringBack()
+    /// Pages are on their way between tiers, or out of them.
     public internal(set) var isUnfinished = false
+    /// When it is worth tidying up again, where that is soon, on the kernel's clock.
+    public internal(set) var tidyAt: UInt64?
     /// When what a rate limit held up may go on, on the kernel's clock; nil when nothing is.
     public private(set) var retryAt: UInt64?
     /// Told of a tier that is gone, before its device is closed. Set before the worker runs.
     public var onTierRemoved: (Tier<Port>) -> Void = { _ in }
+    /// Wakes the fault server, which has been asked for pages. Set before the worker runs.
+    public var onRecall: () -> Void = {}
 
     public init(
         pager: Pager<Port>, compaction: CompactionLimits = CompactionLimits()
@@ -47,17 +61,29 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         let budget = settings.stallBudget
         return PassInterval.nanoseconds(
             idleAge: settings.idleAge, limited: settings.limit != 0,
-            affordable: budget == 0
-                ? 0 : passCost.affordableInterval(budget: budget, vcpus: settings.vcpuCount))
+            affordable: budget == 0 && settings.limit == 0
+                ? 0
+                : passCost.affordableInterval(
+                    budget: settings.limit == 0 ? budget : nil, vcpus: settings.vcpuCount))
     }
 
-    /// What is due, by the mode in force. Returns the pages that left or came back.
+    /// What is due, by the mode in force. Returns the pages that left.
     public func round() -> Int {
+        defer { publishStall() }
         switch pager.settings.mode {
         case .active, .observe: return pass()
-        case .drain: return bringBack()
-        case .off: return 0
+        case .drain: giveUpStore()
+        // The controller counts no time in which nothing may leave.
+        case .off: roundBefore = 0
         }
+        return 0
+    }
+
+    private func giveUpStore() {
+        bringingBack = BringBack()
+        dropCopies()
+        tidyUp()
+        measureMetadata()
     }
 
     /// One pass: looks at guest memory, then evicts. Returns the pages evicted.
@@ -65,10 +91,12 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         pager.limitPassed.store(false, ordering: .relaxed)
         pager.holdingPassLock {
             let before = pager.kernel.threadTime()
-            tracker.pass(lookAge: lookAge)
+            tracker.pass(splitting)
+            let answered = pager.counters.remaps.value &+ pager.counters.lifts.value
             passCost.note(
-                cpu: pager.kernel.threadTime() &- before,
-                touchedPages: pager.counters.touchedPages.value, wait: controller.usualWait)
+                cpu: pager.kernel.threadTime() &- before, lightFaults: pager.counters.lightFaults.value,
+                answered: answered &- answeredBefore, wait: controller.usualWait)
+            answeredBefore = answered
         }
         let evicted = evict(surplus: surplus())
         compact()
@@ -98,8 +126,10 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     /// Between passes, every second or so: goes on evicting under the stall budget, when
     /// passes are further apart. Looks again where it evicts. Returns the pages evicted.
     public func adjust() -> Int {
+        defer { tidyUp() }
         guard pager.settings.mode == .active, pager.settings.stallBudget > 0 else { return 0 }
         let surplus = surplus()
+        publishStall()
         guard surplus > 0 else { return 0 }
         pager.holdingPassLock { tracker.recount() }
         return evict(surplus: surplus, lookingAgain: true)
@@ -111,12 +141,23 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         let waited = waited()
         defer { (waitedBefore, roundBefore) = (waited, now) }
         let budget = pager.settings.stallBudget
-        guard budget > 0, roundBefore > 0, now > roundBefore else { return 0 }
+        let (stall, waits) = (waited.time &- waitedBefore.time, waited.count &- waitedBefore.count)
+        guard budget > 0, roundBefore > 0, now > roundBefore else {
+            controller.learn(stall: stall, waits: waits)
+            return 0
+        }
         let reading = StallController.Reading(
-            stall: waited.time &- waitedBefore.time, waits: waited.count &- waitedBefore.count,
-            elapsed: now - roundBefore, vcpus: pager.settings.vcpuCount,
+            stall: stall, waits: waits, elapsed: now - roundBefore, vcpus: pager.settings.vcpuCount,
             residentPages: pager.counters.residentPages.value)
         return controller.round(reading, budget: budget)
+    }
+
+    private func publishStall() {
+        let budget = pager.settings.stallBudget
+        let share = budget > 0 ? controller.share : 0
+        let pace = budget > 0 && pager.settings.mode == .active ? controller.rate(budget: budget) : 0
+        pager.counters.stallShare.store(UInt64((share * 1e6).rounded()), ordering: .relaxed)
+        pager.counters.evictionPace.store(UInt64(pace.rounded()), ordering: .relaxed)
     }
 
     /// What accesses have waited for us, in nanoseconds, and how many did: those that the
@@ -134,11 +175,11 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
             (EvictionPlan(for: demand(surplus: surplus)), tracker.era)
         }
         retryAt = nil
+        pager.store.hurry(isBeyondLimit)
         guard pager.settings.mode == .active, !plan.evictsNothing else { return 0 }
-        pager.holdingPassLock { pager.store.hurry(isBeyondLimit) }
         let evicted = storeAccepts ? evict(plan, era, lookingAgain) : 0
         let now = pager.kernel.now()
-        let delay = pager.holdingPassLock { pager.store.putDelay(at: now) } ?? 0
+        let delay = pager.store.putDelay(at: now) ?? 0
         if delay > 0 { retryAt = now + max(delay, Self.retryPauseMin) }
         return evicted
     }
@@ -151,13 +192,16 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
 
     /// How long a huge page stays warm before its pages are looked at one by one: as
     /// long as pages must be idle, or a little while when it is the limit that presses.
-    private var lookAge: UInt64? {
+    private var splitting: Splitting {
         let idleAge = pager.settings.idleAge
-        guard pager.settings.mode == .active else { return nil }
-        if idleAge != 0 { return idleAge }
-        if pager.settings.stallBudget > 0 { return Self.surplusAgeMin }
+        guard pager.settings.mode == .active else { return .never }
+        if idleAge != 0 { return .after(idleAge) }
         let limit = Int(pager.settings.limit)
-        return limit != 0 && pager.cost > limit - limit / 8 ? Self.lookAgeUnderLimit : nil
+        let isPressed = limit != 0 && pager.cost > limit - limit / 8
+        if pager.settings.stallBudget > 0 {
+            return isPressed ? .after(Self.surplusAgeMin) : .sparingBusy(after: Self.surplusAgeMin)
+        }
+        return isPressed ? .after(Self.lookAgeUnderLimit) : .never
     }
 
     /// A try costs a look at all ages; the burst of a rate outlasts it. Nanoseconds.
@@ -172,10 +216,12 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     }
 
     func measureMetadata() {
+        pager.holdingPassLock { pager.forgetStays() }
         var bytes = pager.store.metadataBytes
         pager.holdingPassLock {
             pager.regions.forEach {
                 bytes += $0.table.residentBytes + $0.ages.trim() + $0.swapped.trim() + $0.merged.trim()
+                bytes += $0.looks.bytes
             }
         }
         pager.counters.metadataBytes.store(bytes, ordering: .relaxed)
@@ -203,7 +249,7 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     private func evict(_ plan: EvictionPlan, _ era: Int, _ lookingAgain: Bool) -> Int {
         let hugePages = pager.holdingPassLock { allHugePages() }
         guard !hugePages.isEmpty else { return 0 }
-        var choice = EvictionChoice(plan)
+        var choice = EvictionChoice(plan, hasCopies: pager.counters.keptCopies.value > 0)
         var evicted = sweep(hugePages, &choice, era, lookingAgain)
         if choice.cheapOnly, !choice.isQuotaUsed, mayGoOn {
             choice.cheapOnly = false
@@ -242,9 +288,7 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
 
     private var mayGoOn: Bool { pager.settings.mode == .active && storeAccepts }
 
-    private var storeAccepts: Bool {
-        pager.holdingPassLock { pager.store.accepts(at: pager.kernel.now()) }
-    }
+    private var storeAccepts: Bool { pager.store.accepts(at: pager.kernel.now()) }
 
     func allHugePages() -> [(slot: Int, index: Int)] {
         var all: [(slot: Int, index: Int)] = []

@@ -8,21 +8,21 @@ extension LivePager {
     /// Adds a tier below all others, but for compressed memory, which becomes the first.
     /// Answers its index.
     public func addTier(_ options: TierOptions) throws(SetupFailure) -> Int {
-        guard let free = pager.freeTierIndex else {
+        // Its device is told this one: a lower one may come free while it is opened.
+        guard let index = pager.freeTierIndex else {
             throw SetupFailure(
                 .noSpace,
                 "a pager has at most \(TierIndex.tiersMax) tiers; remove one first, and wait until it is gone"
             )
         }
-        try Setup.check(options, free.position)
+        try Setup.check(options, index.position)
         let hasMemory = pager.store.reading { pager.store.tiers.contains { $0.kind == .compressed } }
         if options.kind == .compressed, hasMemory {
             throw Setup.refusal(
-                free.position, options, .invalid,
+                index.position, options, .invalid,
                 "there is compressed memory already; remove it first, and wait until it is gone")
         }
-        let backing = try Setup.open(options, free, seal, pager.host)
-        let index = pager.addTier(backing)
+        pager.addTier(try Setup.open(options, index, keySource, pager.host), at: index)
         pager.store.reading { pager.store.tier(index).map(watch) }
         settingsChanged()
         pager.host.log(.info, "tier \(index.position) (\(options.kind.name)) has been added")

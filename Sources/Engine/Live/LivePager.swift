@@ -10,13 +10,16 @@ public final class LivePager: Sendable {
     let loop: FaultLoop
     private let worker: Worker<LinuxKernel>
     private let wakeUp: WakeUpReference
+    /// Signalled when the fault server has been asked for pages; in its loop.
+    private let recallSignal: WakeUpReference
     private let stopping = Atomic<Bool>(false)
     private let threads: Lock<Threads>
+    private let readWatch = Lock(ReadWatch())
     public let tracking: PageTracking
     private let trackerChoice: PagerOptions.TrackerChoice
     private let guardChoice: PagerOptions.GuardChoice
     /// Where the keys of tiers that are added come from.
-    let seal: PagerOptions.SealChoice
+    let keySource: Sealer.KeySource
     private static let tickNanoseconds: UInt64 = 1_000_000_000
     /// At least this long after a pass that evicted nothing, however far beyond its
     /// limit the guest is: a full store must not cost a CPU as well.
@@ -52,7 +55,7 @@ public final class LivePager: Sendable {
                     + "use read-error stop, or Linux 6.6 or later")
         }
         let tiers = try Setup.tiers(options)
-        let backings = try Setup.openAll(tiers, options.seal, host)
+        let backings = try Setup.openAll(tiers, options.keySource, host)
         do {
             let reference = try WakeUpReference()
             let port = try LinuxKernel(tracking: tracking)
@@ -63,8 +66,13 @@ public final class LivePager: Sendable {
                 zapsShared: Setup.zapsShared(options.tracker, tracking, features),
                 readErrorAction: options.readErrorAction,
                 wakeWorker: { reference.wakeUp.signal() })
-            let server = try FaultServer(pager: pager)
-            loop = try FaultLoop { Self.dispatch(server) }
+            let server = try FaultServer(pager: pager, answerMax: options.answerMax)
+            let recallSignal = try WakeUpReference()
+            loop = try FaultLoop {
+                server.noticeRecalls { recallSignal.wakeUp.clear() }
+                return Self.dispatch(server)
+            }
+            self.recallSignal = recallSignal
             worker = try Worker(pager: pager, compaction: options.compaction)
             self.pager = pager
             self.tracking = tracking
@@ -74,9 +82,14 @@ public final class LivePager: Sendable {
         }
         trackerChoice = options.tracker
         guardChoice = options.guard
-        seal = options.seal
+        keySource = options.keySource
         threads = Lock(Threads())
         if let name = sealName { host.log(.info, "what is stored on the device is sealed: \(name)") }
+        for tier in pager.store.tiers where tier.kind == .compressed {
+            if let cipher = tier.backing.cipher {
+                host.log(.info, "compressed memory is sealed: \(cipher.name)")
+            }
+        }
         try start()
     }
 
@@ -87,13 +100,20 @@ public final class LivePager: Sendable {
     private static func dispatch(_ server: FaultServer<LinuxKernel>) -> UInt64 {
         server.serveUntilQuiet()
         server.retryWaitingIfDue(every: tickNanoseconds)
+        server.noteHungDevices()
         return server.pause(tick: tickNanoseconds)
     }
 
     private func start() throws(SetupFailure) {
         loop.watch(descriptor: pager.kernel.faultDescriptor)
+        loop.watch(descriptor: recallSignal.wakeUp.number)
         for tier in pager.store.tiers { watch(tier) }
         worker.onTierRemoved = { [unowned self] tier in unwatch(tier) }
+        worker.onRecall = { [unowned self] in
+            // In this order: what is noticed has been signalled, so that it can be cleared.
+            recallSignal.wakeUp.signal()
+            pager.recalls.areNew.store(true, ordering: .releasing)
+        }
         do {
             let server = try Thread(name: "frostline-fault") { [loop] in
                 loop.run()
@@ -110,44 +130,58 @@ public final class LivePager: Sendable {
     private func work() {
         while !stopping.load(ordering: .acquiring) {
             _ = worker.round()
-            workUntilDue()
+            let roundedAt = monotonicNow()
+            workUntil(due: roundedAt + worker.interval, roundedAt)
         }
     }
 
-    /// Until the next pass is due, or wanted by new settings: keeps the limit, evicts as the
-    /// stall budget allows, moves pages between tiers, and gives memory that fetches have
-    /// emptied back to the host.
-    private func workUntilDue() {
-        let due = monotonicNow() + worker.interval
-        var now = monotonicNow()
-        var adjustedAt = now
-        while now < due {
-            let woken = wakeUp.wakeUp.wait(nanoseconds: pause(at: now, due: due))
-            now = monotonicNow()
-            if pager.limitPassed.load(ordering: .relaxed) || worker.retryAt.map({ now >= $0 }) ?? false {
+    /// What the worker's thread does between two rounds; at which moment, `Worker` has a table of.
+    private enum Next {
+        case round, relieve, adjust, tidyUp
+    }
+
+    private func workUntil(due: UInt64, _ roundedAt: UInt64) {
+        var adjustedAt = roundedAt
+        while true {
+            readWatch.withLock { $0.look(pager.store.tiers, at: monotonicNow(), pager.host) }
+            switch next(due: due, adjustedAt: adjustedAt) {
+            case .round: return
+            case .relieve:
                 if worker.relieve() == 0 { Kernel.sleep(nanoseconds: Self.fruitlessPause) }
-                if worker.isUnfinished { worker.tidyUp() }
-            } else if woken {
-                return
-            } else {
-                if now < due, now &- adjustedAt >= Self.tickNanoseconds {
-                    adjustedAt = now
-                    _ = worker.adjust()
-                }
-                worker.tidyUp()
+            case .adjust:
+                adjustedAt = monotonicNow()
+                _ = worker.adjust()
+            case .tidyUp: worker.tidyUp()
             }
-            now = monotonicNow()
         }
     }
 
-    private func pause(at now: UInt64, due: UInt64) -> UInt64 {
+    /// Waits until there is something to do, a tick at most, and says what.
+    private func next(due: UInt64, adjustedAt: UInt64) -> Next {
+        let isWoken = wakeUp.wakeUp.wait(nanoseconds: pause(until: due))
+        let now = monotonicNow()
+        let mayRetry = worker.retryAt.map { now >= $0 } ?? false
+        if pager.limitPassed.load(ordering: .relaxed) || mayRetry { return now < due ? .relieve : .round }
+        if isWoken || now >= due { return .round }
+        return now &- adjustedAt >= Self.tickNanoseconds ? .adjust : .tidyUp
+    }
+
+    private func pause(until due: UInt64) -> UInt64 {
         if worker.isUnfinished { return 0 }
-        let next = min(due, worker.retryAt ?? .max)
+        let now = monotonicNow()
+        let next = min(due, worker.retryAt ?? .max, worker.tidyAt ?? .max)
         return next > now ? min(next - now, Self.tickNanoseconds) : 0
     }
 
     /// Lets the worker go by new settings at once. Control thread.
     public func settingsChanged() { wakeUp.wakeUp.signal() }
+
+    /// What evicts given pages, as the worker does, and answers how many left: for who measures that
+    /// alone. Pages and thread as with `Evictor.evict`, while the worker evicts nothing.
+    public func makeEvictor() -> (_ region: Region, _ pages: ArraySlice<Int>) -> Int {
+        let evictor = Evictor(pager: pager)
+        return { region, pages in evictor.evict(region, pages) }
+    }
 
     /// Ends both threads. No block may be attached. Control thread.
     public func stop() {

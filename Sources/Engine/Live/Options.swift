@@ -14,18 +14,14 @@ public struct PagerOptions: Sendable {
         case tiers([TierOptions])
     }
 
-    /// Whether what leaves RAM is encrypted and authenticated.
-    public enum SealChoice: Sendable {
-        /// On devices it is.
-        case automatic(Sealer.KeySource)
-        case off
-    }
-
     public var tracker: TrackerChoice
     /// For blocks of the memory that it can guard; others are refused.
     public var `guard`: GuardChoice
     public var store: StoreChoice
-    public var seal = SealChoice.automatic(.random)
+    /// Of store file: each of the tiers has its own, and so has each that is added later.
+    public var seal = TierOptions.Seal.automatic
+    /// Where the keys of tiers that are sealed come from, of those that are added later, too.
+    public var keySource = Sealer.KeySource.random
     /// How the compressed store is wanted, where there is one.
     public var compressed = CompressedStoreOptions()
     public var compaction = CompactionLimits()
@@ -39,6 +35,8 @@ public struct PagerOptions: Sendable {
     public var stallBudget: UInt64 = 0
     /// The guest's, above 0.
     public var vcpuCount = 1
+    /// How long a file or device may take to answer before the host program is told. Nanoseconds.
+    public var answerMax = FaultServer<LinuxKernel>.answerMaxDefault
 
     public init(
         tracker: TrackerChoice, guard: GuardChoice = .automatic, store: StoreChoice,

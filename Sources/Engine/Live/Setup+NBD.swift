@@ -7,7 +7,7 @@ extension Setup {
         _ uri: String, _ tier: TierOptions, _ index: Int, _ host: Host
     ) throws(SetupFailure) -> NBDDevice {
         let options = NBDOptions(
-            uri: uri, size: tier.maxBytes,
+            uri: uri, size: tier.maxBytes, sizes: TierOptions.deviceSizes,
             timeout: tier.timeoutSeconds == 0
                 ? NBDOptions.timeoutDefault : UInt64(tier.timeoutSeconds) * 1_000_000_000,
             tlsCertificates: tier.tlsCertificates,
@@ -35,7 +35,7 @@ extension Setup {
     private static func errno(of failure: NBDFailure) -> Errno {
         switch failure {
         case .system(let errno), .unusable(let errno): errno
-        case .badOption: .invalid
+        case .badOption, .tooLarge: .invalid
         case .noLibrary, .blockSize: .notSupported
         case .unreachable, .cancelled: .notConnected
         case .readOnly: .readOnly

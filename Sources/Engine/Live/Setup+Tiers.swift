@@ -11,6 +11,7 @@ extension Setup {
             tier.isShortForm = true
             tier.compression = compressed.compression
             tier.incompressible = compressed.incompressible
+            tier.seal = options.seal
             try check(tier, 0)
             return [tier]
         case .file(let path, let size):
@@ -22,7 +23,7 @@ extension Setup {
             }
             var tier = TierOptions(.file(path: path), maxBytes: size)
             tier.isShortForm = true
-            if case .off = options.seal { tier.seal = .off }
+            tier.seal = options.seal
             try check(tier, 0)
             return [tier]
         case .tiers(let tiers):
@@ -32,8 +33,9 @@ extension Setup {
                     "tiers were given, and compression, its level, incompressible or pool-max as well; "
                         + "say them of a tier")
             }
-            if case .off = options.seal {
-                throw SetupFailure(.invalid, "tiers were given, and seal off as well; say it of each tier")
+            guard options.seal == .automatic else {
+                throw SetupFailure(
+                    .invalid, "tiers were given, and seal on or off as well; say it of each tier")
             }
             try checkList(tiers)
             return tiers
@@ -67,7 +69,6 @@ extension Setup {
             try require(
                 tier.readLimits.isNone && tier.writeLimits.isNone,
                 "memory has no rate limits; leave them out")
-            try require(tier.seal == .automatic, "memory is not sealed; leave seal out")
         case .file:
             try checkSize(tier, index)
             try checkIsNotCompressed(tier, index)
@@ -120,11 +121,12 @@ extension Setup {
     }
 
     private static func checkSize(_ tier: TierOptions, _ index: Int) throws(SetupFailure) {
-        guard tier.maxBytes >= TierOptions.fileSizeMin, tier.maxBytes % UInt64(pageSize) == 0 else {
+        let sizes = TierOptions.deviceSizes
+        guard sizes.contains(tier.maxBytes), tier.maxBytes % UInt64(pageSize) == 0 else {
             throw refusal(
                 index, tier, .invalid,
-                "the store's size is \(tier.maxBytes) bytes; it must be a multiple of 4096 and at least "
-                    + "\(TierOptions.fileSizeMin) (2 MiB)")
+                "the store's size is \(tier.maxBytes) bytes; it must be a multiple of 4096, at least "
+                    + "\(sizes.lowerBound) (2 MiB), and at most \(sizes.upperBound) (2 PiB)")
         }
     }
 
@@ -159,29 +161,29 @@ extension Setup {
     }
 
     static func openAll(
-        _ tiers: [TierOptions], _ seal: PagerOptions.SealChoice, _ host: Host
+        _ tiers: [TierOptions], _ keySource: Sealer.KeySource, _ host: Host
     ) throws(SetupFailure) -> [Store<LinuxKernel>.Setup] {
         var setups: [Store<LinuxKernel>.Setup] = []
         for (position, tier) in tiers.enumerated() {
-            setups.append(try open(tier, TierIndex(position + 1), seal, host))
+            setups.append(try open(tier, TierIndex(position + 1), keySource, host))
         }
         return setups
     }
 
-    /// `seal`: where the key comes from.
     static func open(
-        _ tier: TierOptions, _ index: TierIndex, _ seal: PagerOptions.SealChoice, _ host: Host
+        _ tier: TierOptions, _ index: TierIndex, _ keySource: Sealer.KeySource, _ host: Host
     ) throws(SetupFailure) -> Store<LinuxKernel>.Setup {
         let device = try openMirrored(tier, index.position, host)
         // Each has a key of its own: nonces are counted by the store.
-        let sealer = device == nil || tier.seal == .off ? nil : try makeSealer(seal)
+        let sealer = tier.isSealed ? try makeSealer(keySource) : nil
         do {
             guard let device else {
                 let bytesMax = tier.maxBytes == 0 ? nil : Int(clamping: tier.maxBytes)
                 let options = CompressedStoreOptions(
                     compression: tier.compression, incompressible: tier.incompressible, bytesMax: bytesMax)
                 return Store<LinuxKernel>.Setup(
-                    .compressed(try CompressedStore(options)), maxBytes: bytesMax ?? 0)
+                    .compressed(try CompressedStore(options, tier: index, sealer: sealer)),
+                    maxBytes: bytesMax ?? 0)
             }
             let log = try LogStore(
                 device: device, size: device.size, tier: index, sealer: sealer, helpers: compressionHelpers)
@@ -206,7 +208,7 @@ extension Setup {
         guard let device, let mirror = tier.mirror?.options else { return device }
         do {
             guard let second = try openDevice(mirror, index, host) else { return device }
-            return LinuxDevice(device, mirroredBy: second, depth: StoreFile.evictDepth)
+            return LinuxDevice(device, mirroredBy: second)
         } catch {
             throw SetupFailure(error.errno, "mirror of \(error.message)")
         }
@@ -251,6 +253,11 @@ extension Setup {
         case .locked:
             SetupFailure(
                 .busy, "the store \(path) is in use by another process; give each VM its own path")
+        case .inUse:
+            SetupFailure(
+                .busy,
+                "the block device \(path) is mounted, or in use by another process or device, and would "
+                    + "be overwritten; name one that is free")
         case .deviceTooSmall:
             SetupFailure(
                 .noSpace,

@@ -74,7 +74,13 @@ enum Setup {
             }
             return .writeProtection
         case .automatic:
-            if features.readWriteProtection { return .readWriteProtection }
+            if features.readWriteProtection {
+                host.log(
+                    .info,
+                    "tracker rwp: this kernel has userfaultfd read-write protection, which tells "
+                        + "reads and writes of each page")
+                return .readWriteProtection
+            }
             guard features.writeProtection else {
                 host.log(
                     .warning,
@@ -104,9 +110,7 @@ enum Setup {
         }
     }
 
-    /// A new key; nil when what is stored is not to be sealed.
-    static func makeSealer(_ choice: PagerOptions.SealChoice) throws(SetupFailure) -> Sealer? {
-        guard case .automatic(let source) = choice else { return nil }
+    static func makeSealer(_ source: Sealer.KeySource) throws(SetupFailure) -> Sealer {
         do {
             return try Sealer(source)
         } catch {

@@ -6,10 +6,13 @@ public struct TierOptions: Sendable {
         case nbd(uri: String)
     }
 
+    /// Whether what is stored is encrypted and authenticated.
     public enum Seal: Equatable, Sendable {
-        /// With the pager's key.
+        /// With a key of the pager's `keySource`, but for memory.
         case automatic
         case off
+        /// Memory, too.
+        case on
     }
 
     public var kind: Kind
@@ -19,8 +22,8 @@ public struct TierOptions: Sendable {
     /// Of compressed memory.
     public var compression = Compression.lz4
     public var incompressible = IncompressiblePages.refuse
-    /// Of anything else.
     public var seal = Seal.automatic
+    var isSealed: Bool { seal == .on || seal == .automatic && kind != .compressed }
     /// A file's space is set aside at the start, and kept.
     public var preallocates = false
     /// A folder.
@@ -47,8 +50,9 @@ public struct TierOptions: Sendable {
         public init(_ options: TierOptions) { self.options = options }
     }
 
-    /// Room for one batch of evictions. Bytes.
-    public static let fileSizeMin: UInt64 = 2 << 20
+    /// Of a file, a block device or an export: from room for one batch of evictions to what a page's
+    /// entry can name a place in. Bytes.
+    public static let deviceSizes: ClosedRange<UInt64> = 2 << 20...2 << 50
     public static let connectionsMax = 16
     /// A day.
     public static let timeoutSecondsMax = 86_400

@@ -10,11 +10,15 @@ public struct EvictionChoice: Sendable {
     /// Of the partial stamp, only what is cheap.
     public var cheapOnly: Bool
 
-    public init(_ plan: EvictionPlan) {
+    /// `hasCopies`: the store has kept copies of some pages. To look for what is cheap costs a look at
+    /// all ages: only where there may be enough of it.
+    public init(_ plan: EvictionPlan, hasCopies: Bool = true) {
         self.plan = plan
         quota = plan.quota
-        cheapOnly = plan.quota > 0
+        cheapOnly = plan.quota > 0 && (hasCopies || plan.quota >= Self.pagesPerHugePage)
     }
+
+    private static var pagesPerHugePage: Int { hugePageSize / pageSize }
 
     /// All that the plan wants of its partial stamp has been picked.
     public var isQuotaUsed: Bool { plan.quota > 0 && quota == 0 }
@@ -59,7 +63,7 @@ public struct EvictionChoice: Sendable {
 
     /// Whether all of a huge page is there and may leave.
     private func leaveWhole(_ pages: Range<Int>, _ stamp: (Int) -> UInt8) -> Bool {
-        pages.count == hugePageSize / pageSize && quota >= pages.count
+        pages.count == Self.pagesPerHugePage && quota >= pages.count
             && pages.allSatisfy { mayLeave(stamp($0)) }
     }
 }

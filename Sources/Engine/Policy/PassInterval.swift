@@ -3,19 +3,24 @@
 public enum PassInterval {
     private static let shortest: UInt64 = 250_000_000
     private static let longest: UInt64 = 30_000_000_000
+    private static let longestAffordable: UInt64 = 60_000_000_000
     private static let perIdleAge: UInt64 = 8
-    /// With a limit and nothing else to go by.
+    /// With a limit and nothing else to go by, unless that costs too much; ages are to tell what
+    /// is in use from what is not within some seconds all the same.
     private static let limitOnly: UInt64 = 500_000_000
+    private static let longestUnderLimit: UInt64 = 4_000_000_000
     /// Where nothing is to be evicted: only for the working set's sake. Under a stall budget
     /// alone, too, unless that costs too much.
     private static let observing: UInt64 = 1_000_000_000
 
     /// Nanoseconds between passes. `idleAge` in nanoseconds, 0 when age evicts nothing.
-    /// `affordable`: under a stall budget, how far passes must lie apart for what they cost;
-    /// an idle age and a limit want them as often as they do.
+    /// `affordable`: how far passes must lie apart for what they cost; an idle age wants them as
+    /// often as it does.
     public static func nanoseconds(idleAge: UInt64, limited: Bool, affordable: UInt64 = 0) -> UInt64 {
         guard idleAge > 0 else {
-            return limited ? limitOnly : min(max(observing, affordable), longest)
+            return limited
+                ? min(max(limitOnly, affordable), longestUnderLimit)
+                : min(max(observing, affordable), longestAffordable)
         }
         let wanted = min(max(idleAge / perIdleAge, shortest), longest)
         return limited ? min(wanted, limitOnly) : wanted
@@ -29,29 +34,38 @@ public struct PassCost: Equatable, Sendable {
     /// vCPU time: the next touch of an armed page is a light fault.
     private var guest = 0.0
 
-    /// Of one CPU, at most.
+    /// Of one CPU, at most, under a stall budget.
     private static let workerShare = 0.01
+    /// Of one CPU, and of the vCPUs, where a limit presses: a guest that only
+    /// answers for being looked at does not go on.
+    private static let shareUnderLimit = 0.1
     /// Of the stall budget, at most. What pages that have left may cost is the rest, and more:
     /// light faults are not measured, and do not count against it.
     private static let guestPartOfBudget = 0.5
-    /// Light faults that take as long as one that a thread answers.
-    private static let lightFaultsPerWait = 20.0
+    /// Light faults that take as long as one that a thread answers. Both begin and end with leaving
+    /// the guest and coming back, which is most of a light fault, and not in the wait as measured.
+    private static let lightFaultsPerWait = 6.0
     private static let weight = 0.5
 
     public init() {}
 
-    /// A pass took `cpu` nanoseconds of the worker and found so many pages touched. `wait`
-    /// is what an access to a page that has left waits for as a rule, in nanoseconds.
-    public mutating func note(cpu: UInt64, touchedPages: Int, wait: Double) {
+    /// A pass took `cpu` nanoseconds of the worker, and what it found touched had cost the guest
+    /// so many light faults. Beside them the fault thread has answered some accesses since the last
+    /// pass to pages that were there, where looking unmaps pages or has writes to them wait. `wait`
+    /// is what an access that is answered waits for as a rule, in nanoseconds.
+    public mutating func note(cpu: UInt64, lightFaults: Int, answered: UInt64 = 0, wait: Double) {
         worker += Self.weight * (Double(cpu) - worker)
-        guest += Self.weight * (Double(touchedPages) * wait / Self.lightFaultsPerWait - guest)
+        let waits = Double(lightFaults) / Self.lightFaultsPerWait + Double(answered)
+        guest += Self.weight * (waits * wait - guest)
     }
 
     /// Nanoseconds from pass to pass at which passes cost what they may. `budget` is a share
-    /// of vCPU time, above 0.
-    public func affordableInterval(budget: Double, vcpus: Int) -> UInt64 {
-        precondition(budget > 0 && vcpus > 0)
-        let forGuest = guest / (budget * Self.guestPartOfBudget * Double(vcpus))
-        return UInt64(min(max(worker / Self.workerShare, forGuest), 1e18))
+    /// of vCPU time, above 0; nil: a limit presses, which comes first.
+    public func affordableInterval(budget: Double?, vcpus: Int) -> UInt64 {
+        precondition(vcpus > 0)
+        let forWorker = worker / (budget == nil ? Self.shareUnderLimit : Self.workerShare)
+        let guestShare = budget.map { $0 * Self.guestPartOfBudget } ?? Self.shareUnderLimit
+        precondition(guestShare > 0)
+        return UInt64(min(max(forWorker, guest / (guestShare * Double(vcpus))), 1e18))
     }
 }

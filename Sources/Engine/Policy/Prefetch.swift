@@ -3,7 +3,8 @@
 /// through it. A few such streams are told apart. A fault where a stream was expected
 /// next is a hit and doubles the stream's window; a fault elsewhere begins a stream of its
 /// own, which brings nothing until it is followed. So random faults cost nothing, and what
-/// is brought in vain is at most the last window of each stream. Pure.
+/// is brought in vain is at most the last window of each stream. Where that is more than half of
+/// all, because streams end soon, windows are kept shorter, until less than a fifth is. Pure.
 public struct Prefetch: Sendable {
     private struct Stream {
         var region: ObjectIdentifier
@@ -23,11 +24,18 @@ public struct Prefetch: Sendable {
     public static let windowMax = 32
     private static let windowMin = 2
     private static let streamsMax = 8
+    /// Pages brought early, of which it is known whether they were of use, before the largest
+    /// window is judged by them.
+    private static let judgedAtOnce: UInt64 = 256
 
     private var streams: [Stream] = []
     private var clock: UInt64 = 0
     /// Pages brought early in windows that the guest went through.
     public private(set) var hits: UInt64 = 0
+    /// Pages of the largest window at present.
+    private(set) var windowLimit = Self.windowMax
+    private var used: UInt64 = 0
+    private var unused: UInt64 = 0
 
     public init() { streams.reserveCapacity(Self.streamsMax) }
 
@@ -42,8 +50,10 @@ public struct Prefetch: Sendable {
         // The guest is quicker than the window that is being brought.
         guard streams[index].next == page else { return page + 1..<page + 1 }
         hits += streams[index].brought
+        used += streams[index].brought
+        judge()
         streams[index].brought = 0
-        let window = min(max(streams[index].window * 2, Self.windowMin), Self.windowMax)
+        let window = min(max(streams[index].window * 2, Self.windowMin), windowLimit)
         streams[index].window = window
         streams[index].next = page + 1 + window
         return page + 1..<page + 1 + window
@@ -55,9 +65,18 @@ public struct Prefetch: Sendable {
         streams[index].brought += 1
     }
 
+    private mutating func judge() {
+        guard used + unused >= Self.judgedAtOnce else { return }
+        if unused > used { windowLimit = max(windowLimit / 2, Self.windowMin) }
+        if unused * 4 < used { windowLimit = min(windowLimit * 2, Self.windowMax) }
+        (used, unused) = (0, 0)
+    }
+
     private mutating func begin(_ stream: Stream) {
         if streams.count < Self.streamsMax { return streams.append(stream) }
         let oldest = streams.indices.min { streams[$0].usedAt < streams[$1].usedAt }!
+        unused += streams[oldest].brought
+        judge()
         streams[oldest] = stream
     }
 }

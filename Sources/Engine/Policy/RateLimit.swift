@@ -20,6 +20,15 @@ public struct RateLimit: Equatable, Sendable {
         return ready > now ? ready - now : 0
     }
 
+    /// How much may be done at once without going below `reserve`, when there is no delay; nil
+    /// for no bound.
+    public func room(at now: UInt64, reserve: UInt64 = 0) -> UInt64? {
+        guard rate > 0 else { return nil }
+        let ready = max(usedUp, now - min(now, Self.burst)) + reserve
+        guard now > ready else { return 0 }
+        return UInt64(1_000_000_000).dividingFullWidth(rate.multipliedFullWidth(by: now - ready)).quotient
+    }
+
     /// Pays for a step.
     public mutating func use(_ amount: UInt64, at now: UInt64) {
         guard rate > 0, amount > 0 else { return }

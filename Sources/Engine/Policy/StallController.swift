@@ -9,8 +9,8 @@
 /// below half of it, it quickens the pace. Above the budget it takes nothing, and slows down
 /// to, in the end, twice what the budget brings back: there what leaves and what returns
 /// balance at two thirds of the budget. It never takes more than `paceMax` of what is
-/// resident for each second since the last round, so that what a wrong guess can cost is
-/// bounded, and however long guests waited, it goes on within a window and a half.
+/// resident for each second, so that what a wrong guess can cost is bounded, and however long
+/// guests waited, it goes on within a window and a half. What it takes, it takes in batches.
 ///
 /// It is the rule of Linux' PSI-driven reclaimers (Senpai) with the pager's own fault times
 /// in the place of PSI. Pure.
@@ -44,8 +44,10 @@ public struct StallController: Equatable, Sendable {
     public private(set) var usualWait = 20_000.0
     /// Pages to take in a second; nil before the first round.
     private(set) var pace: Double?
-    /// The part of a page that the last rounds left over.
+    /// What the last rounds left over: parts of pages, and batches too small to be worth a look.
     private var rest = 0.0
+    /// Seconds since pages were taken.
+    private var sinceTaken = Double.infinity
     /// Seconds since the pace was slowed down.
     private var sinceSlowed = Double.infinity
 
@@ -65,6 +67,10 @@ public struct StallController: Equatable, Sendable {
     /// A round counts no wait as longer than so many usual ones when it learns what is usual.
     private static let outlier = 4.0
     private static let waitsToLearn = 32.0
+    /// Taking a few pages costs a look at all ages, and the guest its TLB, as taking many does: so
+    /// many at least, but for what has waited for so many seconds.
+    public static let batchMin = 128.0
+    public static let batchSecondsMax = 8.0
     /// A round after a long sleep takes no more than one after this many seconds.
     private static let elapsedSecondsMax = 5.0
 
@@ -87,28 +93,40 @@ public struct StallController: Equatable, Sendable {
         let now = min(max(pace ?? first, slowest), quickest)
         let seconds = min(Double(reading.elapsed) / 1e9, Self.elapsedSecondsMax)
         sinceSlowed += seconds
+        sinceTaken += seconds
         let headroom = 1 - share / budget
         guard headroom > 0 else {
             // Once for each rise: it takes as long to wear off.
             let isNew = sinceSlowed >= window * Self.recentPart
             if isNew { sinceSlowed = 0 }
+            rest = 0
             pace = isNew ? max(now / 2, slowest) : now
             return 0
         }
         let isCalm = share < budget / 2
         pace = isCalm ? min(now * (1 + Self.quickening * seconds), quickest) : now
-        let pages = min(now * seconds * headroom + rest, quickest * seconds)
-        rest = pages - pages.rounded(.down)
-        return Int(pages)
+        let owed = now * seconds * headroom + rest
+        guard owed >= Self.batchMin || sinceTaken >= Self.batchSecondsMax else {
+            rest = owed
+            return 0
+        }
+        sinceTaken = 0
+        rest = owed - owed.rounded(.down)
+        return Int(owed)
+    }
+
+    /// So many accesses waited for so long together, in nanoseconds. For when there is no budget:
+    /// `round` does the same.
+    public mutating func learn(stall: UInt64, waits: UInt64) {
+        guard waits > 0 else { return }
+        let wait = min(Double(stall) / Double(waits), usualWait * Self.outlier)
+        let weight = Double(waits) / (Double(waits) + Self.waitsToLearn)
+        usualWait = max(1, usualWait + weight * (wait - usualWait))
     }
 
     /// Takes a reading in. Returns the seconds of the window.
     private mutating func note(_ reading: Reading, budget: Double) -> Double {
-        if reading.waits > 0 {
-            let wait = min(Double(reading.stall) / Double(reading.waits), usualWait * Self.outlier)
-            let weight = Double(reading.waits) / (Double(reading.waits) + Self.waitsToLearn)
-            usualWait = max(1, usualWait + weight * (wait - usualWait))
-        }
+        learn(stall: reading.stall, waits: reading.waits)
         let vcpus = Double(reading.vcpus)
         let window = min(
             max(Self.waitsPerWindow * usualWait / 1e9 / (budget * vcpus), Self.windowMin),
@@ -123,6 +141,9 @@ public struct StallController: Equatable, Sendable {
         recent = smoothed(recent, over: window * Self.recentPart)
         return window
     }
+
+    /// Pages that leave in a second as long as the share stays as it is.
+    public func rate(budget: Double) -> Double { (pace ?? 0) * max(0, 1 - share / budget) }
 
     /// Guests wait for longer than they may: nothing leaves for its age either.
     public func isOver(budget: Double) -> Bool { share > budget }

@@ -35,6 +35,10 @@ public enum Guard: Sendable {
         }
     }
 
+    /// Accesses to armed pages wait while they are taken.
+    @inline(__always)
+    var freezes: Bool { self == .freeze || self == .freezeShared }
+
     /// Pages leave and come back a huge page at a time.
     @inline(__always)
     var leavesWhole: Bool { self == .minorHuge }

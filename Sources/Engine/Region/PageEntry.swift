@@ -99,6 +99,10 @@ public struct PageEntry: Equatable, Sendable {
     @inline(__always)
     public var namesCopy: Bool { state == .resident && payload != 0 }
 
+    /// All that it says is how often the page has left.
+    @inline(__always)
+    var isForgettable: Bool { state == .resident && payload == 0 }
+
     /// The same page in another state, with the same generation and payload.
     @inline(__always)
     public func becoming(_ state: PageState) -> PageEntry {

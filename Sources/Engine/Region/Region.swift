@@ -46,6 +46,9 @@ public final class Region: Sendable {
     private let leadingPages: Int
     /// Reads of the store under way for this block.
     public let fetchesInFlight = Atomic<Int>(0)
+    /// Evictions under way, and pages that the worker is moving in the store: between its steps
+    /// none. Changed under the pass lock.
+    let inHand = Atomic<Int>(0)
 
     public init(name: String, start: UInt64, length: UInt64, guard: Guard = .move, mayMerge: Bool = false)
         throws(Errno)

@@ -6,7 +6,7 @@ struct DelayedPages {
     struct Delayed {
         let region: Region
         let page: Int
-        let isWrite: Bool
+        var isWrite: Bool
         /// When its fault message was read.
         let start: UInt64
     }
@@ -18,8 +18,6 @@ struct DelayedPages {
     fileprivate var others: [Delayed] = []
     /// When the first may be read, as far as is known. Nanoseconds.
     fileprivate var readyAt: UInt64 = .max
-    /// When the next part of a huge page may be.
-    var wholeReadyAt: UInt64 = 0
     /// Some wait for a buffer.
     fileprivate var awaitBuffers = false
 
@@ -28,8 +26,12 @@ struct DelayedPages {
         others.reserveCapacity(Self.capacity)
     }
 
-    func contains(_ region: Region, _ page: Int) -> Bool {
-        pages.contains { $0.page == page && $0.region === region }
+    /// True when the page waits already. Whoever accesses it faults again each time it is woken.
+    mutating func noteAgain(_ region: Region, _ page: Int, isWrite: Bool) -> Bool {
+        let found = pages.firstIndex { $0.page == page && $0.region === region }
+        guard let found else { return false }
+        if isWrite { pages[found].isWrite = true }
+        return true
     }
 
     var isEmpty: Bool { pages.isEmpty }
@@ -55,12 +57,13 @@ struct DelayedPages {
 extension FaultServer {
     /// True when a stored page must wait for its turn; then it is noted.
     func delay(_ region: Region, _ page: Int, _ stored: PageEntry, isWrite: Bool) -> Bool {
+        if delayed.noteAgain(region, page, isWrite: isWrite) { return true }
         let one = DelayedPages.Delayed(region: region, page: page, isWrite: isWrite, start: batchStart)
-        if isCrowded(by: Locator(payload: stored.payload).tier) {
+        let locator = Locator(payload: stored.payload)
+        if mustWait(for: locator.tier) {
             delayed.append(one, readyAt: nil)
             return true
         }
-        let locator = Locator(payload: stored.payload)
         guard delayed.pages.count < DelayedPages.capacity, pager.store.limitsRates(of: locator) else {
             return false
         }
@@ -70,10 +73,9 @@ extension FaultServer {
         return delay > 0
     }
 
-    func isCrowded(by tier: TierIndex) -> Bool {
-        guard fetches.isScarce else { return false }
-        return pager.store.isOnDevice(tier)
-            && fetches.isCrowded(by: tier, devices: pager.store.deviceCount)
+    /// For a buffer.
+    func mustWait(for tier: TierIndex) -> Bool {
+        fetches.mustWait(for: tier, devices: pager.store.deviceCount) && pager.store.isOnDevice(tier)
     }
 
     /// Serves those whose turn has come. True when there was any.
@@ -85,7 +87,10 @@ extension FaultServer {
         var served = 0
         for index in delayed.others.indices {
             let one = delayed.others[index]
-            guard pager.regions.find(one.region.start) === one.region else { continue }
+            // Who took a page that is not stored any more has woken the access.
+            guard pager.regions.find(one.region.start) === one.region,
+                one.region.table[one.page].state == .stored
+            else { continue }
             if fetches.freeCount == 0 {
                 delayed.append(one, readyAt: nil)
                 continue
@@ -98,13 +103,17 @@ extension FaultServer {
         return served > 0
     }
 
+    /// How long a device is left alone that could not begin its reads, in nanoseconds.
+    private static var startPause: UInt64 { 1_000_000 }
+
     /// How long the server may sleep when no message comes, in nanoseconds: `tick`, or less.
     public func pause(tick: UInt64) -> UInt64 {
-        let wholeReadyAt = whole == nil ? 0 : delayed.wholeReadyAt
-        guard !delayed.isEmpty || wholeReadyAt > 0 else { return tick }
+        let tick = fetches.areUnstarted ? min(tick, Self.startPause) : tick
+        let readyAt = min(
+            delayed.isEmpty ? .max : delayed.readyAt, whole?.readyAt ?? .max,
+            pager.recalls.isEmpty ? .max : recallReadyAt)
+        guard readyAt < .max else { return tick }
         let now = pager.kernel.now()
-        let pagesReadyAt = delayed.isEmpty ? .max : delayed.readyAt
-        let readyAt = wholeReadyAt > 0 ? min(pagesReadyAt, wholeReadyAt) : pagesReadyAt
         return readyAt > now ? min(tick, readyAt - now) : 0
     }
 }

@@ -25,16 +25,24 @@ extension FaultServer {
         }
     }
 
+    /// Reads of a device that are finished in one turn: those that wait to be begun are not to
+    /// wait for many others to be opened and placed, while the device has nothing to do.
+    private static var finishesPerTurn: Int { 8 }
+
     /// Takes finished reads. True when there was any.
     func finishFetches() -> Bool {
         unsafe withUnsafeTemporaryAllocation(
             of: TransferCompletion.self, capacity: FetchTable.capacity
         ) { completions in
-            let count = unsafe pager.store.reapFetches(into: completions)
+            let count = unsafe pager.store.reapFetches(into: completions, ofEach: Self.finishesPerTurn)
+            let now = count > 0 ? pager.kernel.now() : 0
             for position in 0..<count {
                 let completion = unsafe completions[position]
                 let index = Int(completion.token)
                 let fetch = fetches.end(index)
+                if fetch.isDemand, !pager.store.isRemote(fetch.tier) {
+                    poll.readTook(now &- fetch.start)
+                }
                 let buffer = self.buffer(of: fetch, index)
                 let locator = Locator(payload: fetch.entry.payload)
                 delayed.noteFreeBuffer()
@@ -86,9 +94,14 @@ extension FaultServer {
         let copy = unsafe keepCopy(fetch, buffer)
         pager.settle(region, page, from: placing, to: placing.becoming(.resident, payload: copy))
         if copy == 0 { pager.store.drop(locator) }
-        guard fetch.isDemand else { return settlePrefetched(region, page) }
-        noteServed(region, page, since: fetch.start)
-        noteDemand(region, page)
+        switch fetch.want {
+        case .ahead: settlePrefetched(region, page)
+        // It looks touched, and stays for a while: no tier has room for it.
+        case .recall, .part: noteBack(region, page)
+        case .read, .write:
+            noteServed(region, page, since: fetch.start)
+            noteDemand(region, page)
+        }
     }
 
     /// The payload of a resident page that came back: where the store keeps a copy of what
@@ -105,15 +118,24 @@ extension FaultServer {
     private func failed(
         _ region: Region, _ page: Int, _ arriving: PageEntry, _ errno: Errno, want: Fetch.Want
     ) {
-        if want != .ahead { return unreadable(region, page, arriving, errno) }
+        guard want == .ahead || want == .recall else { return unreadable(region, page, arriving, errno) }
+        // EBUSY: it was not asked.
+        if errno != .busy {
+            pager.noteUnreadable(Locator(payload: arriving.payload).tier, unawaited: errno)
+        }
         giveUpPrefetch(region, page, from: arriving)
+    }
+
+    /// Counts a read that failed, and says what becomes of its page. One that could not even be
+    /// asked for waits, whatever becomes of unreadable ones: the next try may well succeed.
+    func action(on errno: Errno, _ tier: TierIndex) -> ReadErrorAction {
+        pager.noteUnreadable(tier)
+        return errno.isMomentary ? .stop : pager.readErrorAction
     }
 
     private func unreadable(_ region: Region, _ page: Int, _ arriving: PageEntry, _ errno: Errno) {
         let locator = Locator(payload: arriving.payload)
-        pager.counters.readErrors.increment()
-        pager.store.noteReadError(locator.tier)
-        switch pager.readErrorAction {
+        switch action(on: errno, locator.tier) {
         case .stop:
             pager.counters.stored(locator.tier, change: 1)
             guard pager.transition(region, page, from: arriving, to: arriving.becoming(.stored)) else {

@@ -46,7 +46,7 @@ extension FaultServer {
             || pager.store.readDelay(locator, .prefetch, at: pager.kernel.now()) == 0
     }
 
-    private static var prefetchesPerTurn: Int { 4 }
+    static var prefetchesPerTurn: Int { 4 }
     /// Reads that are kept free for faults.
     static var buffersForFaults: Int { FetchTable.capacity / 2 }
 

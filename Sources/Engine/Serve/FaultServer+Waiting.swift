@@ -15,8 +15,10 @@ struct WaitingPages {
     private(set) var pages: [(region: Region, page: Int, isProtected: Bool)] = []
     private let capacity: Int
     fileprivate(set) var overflow = Overflow.none
-    /// Nanoseconds, on the kernel's clock.
+    /// Nanoseconds, on the kernel's clock: when they were tried, and when reads under way were
+    /// looked at.
     var lastTry: UInt64 = 0
+    var lastLook: UInt64 = 0
 
     init(capacity: Int) {
         self.capacity = capacity
@@ -45,7 +47,7 @@ struct WaitingPages {
         return true
     }
 
-    private func contains(_ region: Region, _ page: Int) -> Bool { index(region, page) != nil }
+    func contains(_ region: Region, _ page: Int) -> Bool { index(region, page) != nil }
 
     private func index(_ region: Region, _ page: Int) -> Int? {
         pages.firstIndex { $0.page == page && $0.region === region }
@@ -63,11 +65,16 @@ extension FaultServer {
         pager.host.report(.readFailed(errno, tier, region: region, page: page, poisoned: false))
     }
 
-    /// Tries the waiting pages again when the last try was `interval` nanoseconds ago.
+    /// Tries the waiting pages again when the last try was `interval` nanoseconds ago, and looks
+    /// as often for reads that take too long.
     public func retryWaitingIfDue(every interval: UInt64) {
-        guard !waiting.isEmpty else { return }
+        guard !waiting.isEmpty || !fetches.isIdle else { return }
         let now = pager.kernel.now()
-        guard now &- waiting.lastTry >= interval else { return }
+        if now &- waiting.lastLook >= interval {
+            waiting.lastLook = now
+            noteOverdue(at: now)
+        }
+        guard !waiting.isEmpty, now &- waiting.lastTry >= interval else { return }
         waiting.lastTry = now
         retryWaiting()
     }
@@ -83,13 +90,13 @@ extension FaultServer {
             }
             guard fetches.freeCount > 0 else { break }
             switch region.table[page].state {
-            case .stored where delayed.contains(region, page): break
             case .stored, .staged, .poisoned, .resident:
                 serve(region, page, isWrite: false, isProtected: isProtected)
             case .leaving, .wanted, .rescuing, .punching, .arriving, .placing, .filling, .discarding:
                 break  // In somebody's hands: the next tick tells.
             }
         }
+        startFetches()
         retryUnnoted()
     }
 

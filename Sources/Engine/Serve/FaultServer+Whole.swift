@@ -7,6 +7,8 @@ struct WholeFetch {
         let head: Int
         /// When its fault message was read.
         let start: UInt64
+        /// An access waits for it.
+        var isAwaited: Bool
     }
 
     let wanted: Wanted
@@ -15,6 +17,8 @@ struct WholeFetch {
     /// Parts that were asked for, from the first on, and those of them that are under way.
     var asked = 0
     var pending = 0
+    /// When the next part may be asked for, where that is a matter of time alone. Nanoseconds.
+    var readyAt: UInt64 = .max
     var failure: (errno: Errno, tier: TierIndex)?
 
     init(_ wanted: Wanted, _ entry: PageEntry) {
@@ -29,9 +33,13 @@ extension FaultServer {
     static var wholesWantedMax: Int { 1024 }
 
     /// A stored huge page is wanted. It stays `stored` until its turn.
-    func want(whole region: Region, _ head: Int) {
-        if wholesWanted.contains(where: { $0.head == head && $0.region === region }) { return }
-        wholesWanted.append(WholeFetch.Wanted(region: region, head: head, start: batchStart))
+    func want(whole region: Region, _ head: Int, isAwaited: Bool) {
+        if let index = wholesWanted.firstIndex(where: { $0.head == head && $0.region === region }) {
+            if isAwaited { wholesWanted[index].isAwaited = true }
+            return
+        }
+        wholesWanted.append(
+            WholeFetch.Wanted(region: region, head: head, start: batchStart, isAwaited: isAwaited))
     }
 
     /// Goes on with the huge pages that are wanted, as far as buffers and the store allow. True
@@ -88,9 +96,10 @@ extension FaultServer {
         guard var fetch = whole else { return false }
         let region = fetch.wanted.region
         let isWanted = region.table[fetch.wanted.head] == fetch.entry
+        fetch.readyAt = .max
         while isWanted, fetch.failure == nil, fetch.asked < wholeParts.count {
             let part = wholeParts[fetch.asked]
-            guard mayAsk(for: part, underWay: fetch.pending) else { break }
+            guard mayAsk(for: part, &fetch) else { break }
             let index = fetches.take()
             let page = fetch.wanted.head + fetch.asked
             let buffer = partBuffer(of: region, page, fetches.buffer(index))
@@ -117,13 +126,13 @@ extension FaultServer {
     }
 
     /// Parts on devices leave buffers to other faults, and keep to the rates.
-    private func mayAsk(for part: Locator, underWay: Int) -> Bool {
+    private func mayAsk(for part: Locator, _ fetch: inout WholeFetch) -> Bool {
         guard pager.store.isOnDevice(part.tier) else { return fetches.freeCount > 0 }
-        guard underWay < Self.buffersForFaults, !isCrowded(by: part.tier) else { return false }
+        guard fetch.pending < Self.buffersForFaults, !mustWait(for: part.tier) else { return false }
         guard pager.store.limitsRates(of: part) else { return true }
         let now = pager.kernel.now()
         let delay = pager.store.readDelay(part, .fault, at: now)
-        delayed.wholeReadyAt = delay == 0 ? 0 : now + delay
+        if delay > 0 { fetch.readyAt = now + delay }
         return delay == 0
     }
 
@@ -167,14 +176,21 @@ extension FaultServer {
             countParts(1)
             pager.returnParts(region, head)
             pager.settle(region, head, from: placing, to: placing.becoming(.stored))
-            return park(region, head, errno)
+            return fetch.wanted.isAwaited ? park(region, head, errno) : wakeWhole(region, head)
         }
         assert(placement == .placed, "a stored page was present in the guest")
         pager.counters.fetches.increment(by: UInt64(region.unitPages))
         pager.arrived(region, head)
         dropParts(region, head)
         pager.settle(region, head, from: placing, to: placing.becoming(.resident, payload: 0))
+        guard fetch.wanted.isAwaited else { return noteBack(region, head) }
         noteServed(region, head, since: fetch.wanted.start)
+    }
+
+    /// It could not be had, and nobody waited for it at first. Who does by now faults again, and
+    /// then the failure is its own.
+    private func wakeWhole(_ region: Region, _ head: Int) {
+        pager.kernel.wake(start: region.address(of: head), length: region.unitLength)
     }
 
     /// For whoever has it in `placing`, or of a huge page that was discarded.
@@ -186,9 +202,9 @@ extension FaultServer {
     private func unreadable(_ fetch: WholeFetch, _ errno: Errno, _ tier: TierIndex) {
         let region = fetch.wanted.region
         let head = fetch.wanted.head
-        pager.counters.readErrors.increment()
-        pager.store.noteReadError(tier)
-        switch pager.readErrorAction {
+        let isAwaited = fetch.wanted.isAwaited
+        if !isAwaited { pager.noteUnreadable(tier, unawaited: errno) }
+        switch isAwaited ? action(on: errno, tier) : .stop {
         case .stop:
             let placing = fetch.entry.becoming(.placing)
             guard pager.transition(region, head, from: fetch.entry, to: placing) else {
@@ -197,7 +213,7 @@ extension FaultServer {
             countParts(1)
             pager.returnParts(region, head)
             pager.settle(region, head, from: placing, to: placing.becoming(.stored))
-            park(region, head, errno, tier: tier)
+            isAwaited ? park(region, head, errno, tier: tier) : wakeWhole(region, head)
         case .machineCheck:
             let placing = fetch.entry.becoming(.placing, payload: 0)
             let isMine = pager.transition(region, head, from: fetch.entry, to: placing)

@@ -10,6 +10,8 @@ import Kernel
     var waiting: WaitingPages
     var delayed = DelayedPages()
     var prefetch = Prefetch()
+    /// When a page that is to leave the store may be read, where its tier limits that; nanoseconds.
+    var recallReadyAt: UInt64 = .max
     /// Pages to bring early, next.
     var ahead: (region: Region, pages: Range<Int>)?
     /// A huge page under way, those that come next, and where it is read to.
@@ -20,15 +22,23 @@ import Kernel
     /// A huge page's worth of zeros, never written.
     private let zeroPage: Mapping
     private let messages: UnsafeMutableBufferPointer<FaultMessage>
-    private var poll = BusyPoll()
+    var poll = BusyPoll()
     private var quietSince: UInt64 = 0
     /// When the messages being served were read.
     var batchStart: UInt64 = 0
 
     private static var messagesMax: Int { 64 }
 
-    /// `waitingMax`: unreadable pages to remember one by one.
-    public init(pager: Pager<Port>, waitingMax: Int = 1024) throws(Errno) {
+    /// How long what no device gives up may take before the host program is told.
+    let answerMax: UInt64
+    /// When it was looked last for devices that hang the worker; nanoseconds.
+    var hungLookAt: UInt64 = 0
+
+    /// `waitingMax`: unreadable pages to remember one by one. `answerMax`: nanoseconds.
+    public init(
+        pager: Pager<Port>, waitingMax: Int = 1024, answerMax: UInt64 = FaultServer.answerMaxDefault
+    ) throws(Errno) {
+        self.answerMax = answerMax
         waiting = WaitingPages(capacity: waitingMax)
         self.pager = pager
         fetches = try FetchTable()
@@ -54,16 +64,28 @@ import Kernel
             let worked = turn()
             let now = pager.kernel.now()
             if worked { last = now }
-            if now &- last > poll.window { break }
+            if now &- last > (fetches.isIdle ? poll.window : poll.readWindow) { break }
             if !worked { pager.kernel.pause() }
         }
         quietSince = last
     }
 
-    /// One round: finished reads, then waiting messages. True when there was any.
+    /// One round: finished reads, then waiting messages; then what they want is asked of the devices,
+    /// all at once. True when there was any.
     public func turn() -> Bool {
         pager.serverEpoch.add(1, ordering: .sequentiallyConsistent)
         defer { pager.serverEpoch.add(1, ordering: .sequentiallyConsistent) }
+        let worked = work()
+        startFetches()
+        return worked
+    }
+
+    func startFetches() {
+        if fetches.areUnstarted { fetches.areUnstarted = !pager.store.startFetches() }
+    }
+
+    private func work() -> Bool {
+        recallReadyAt = .max
         var worked = fetches.isIdle ? false : finishFetches()
         if advanceWholes() { worked = true }
         if !delayed.isEmpty, serveDelayed() { worked = true }
@@ -73,12 +95,14 @@ import Kernel
         guard room > 0 else { return worked }
         let count = unsafe pager.kernel.readFaults(
             into: UnsafeMutableBufferPointer(rebasing: messages[..<room]))
-        guard count > 0 else { return advancePrefetch() || worked }
+        guard count > 0 else {
+            let isAhead = advancePrefetch()
+            return advanceRecalls() || isAhead || worked
+        }
         batchStart = pager.kernel.now()
         for index in 0..<count { unsafe serve(messages[index]) }
         _ = advanceWholes()
-        worked = true
-        return worked
+        return true
     }
 
     private func serve(_ message: FaultMessage) {
@@ -119,7 +143,7 @@ import Kernel
                 case .failed(let errno): return park(region, page, errno)
                 }
             case .stored where region.guard.leavesWhole:
-                return want(whole: region, page)
+                return want(whole: region, page, isAwaited: true)
             case .stored:
                 if delay(region, page, entry, isWrite: isWrite) { return }
                 let arriving = entry.becoming(.arriving)
@@ -129,7 +153,9 @@ import Kernel
                 let placing = entry.becoming(.placing)
                 guard pager.transition(region, page, from: entry, to: placing) else { continue }
                 return poison(region, page, placing)
-            case .wanted, .rescuing, .punching, .arriving, .placing, .filling, .discarding:
+            case .arriving:
+                return fetches.noteAccess(region, page)
+            case .wanted, .rescuing, .punching, .placing, .filling, .discarding:
                 return
             }
         }

@@ -9,6 +9,8 @@ struct Fetch {
     /// When its fault message was read.
     let start: UInt64
     let want: Want
+    /// It comes early, and an access came after it.
+    var isOvertaken = false
 
     /// Why a page comes back.
     enum Want {
@@ -16,6 +18,8 @@ struct Fetch {
         case read, write
         /// It comes early.
         case ahead
+        /// It is to leave the store.
+        case recall
         /// A huge page that it is a part of comes back.
         case part
     }
@@ -23,6 +27,8 @@ struct Fetch {
     var tier: TierIndex { Locator(payload: entry.payload).tier }
 
     var isDemand: Bool { want == .read || want == .write }
+    /// An access waits for it.
+    var isAwaited: Bool { want != .ahead || isOvertaken }
 }
 
 /// The reads under way, each with a buffer; as many as a device's queue takes. Fault
@@ -31,10 +37,14 @@ final class FetchTable {
     private let buffers: Mapping
     private var fetches: [Fetch?]
     private var free: [Int]
+    /// Some of the reads may have been taken in by their devices only (`StoreDevice.startReads`).
+    var areUnstarted = false
+    /// When each was first found under way, in nanoseconds; 0: not yet.
+    private var foundAt = [UInt64](repeating: 0, count: capacity)
     /// Reads under way, by tier.
     private var underWay = [Int](repeating: 0, count: TierIndex.tiersMax + 1)
 
-    static let capacity = StoreFile.fetchDepth
+    static let capacity = TransferQueue.depth
     /// What is left to tiers that answer at once.
     private static let spared = 4
     /// The page, and twice as much for what is stored of it.
@@ -54,14 +64,15 @@ final class FetchTable {
     var freeCount: Int { free.count }
     var isIdle: Bool { free.count == Self.capacity }
 
-    var isScarce: Bool { free.count <= Self.capacity / 2 }
+    func countUnderWay(of tier: TierIndex) -> Int { underWay[tier.number] }
 
-    /// When buffers are scarce: whether an access to a page on a device must wait until one comes
-    /// free, lest the accesses that wait for a device which does not answer stop those to all
-    /// others. `devices`: there are.
-    func isCrowded(by tier: TierIndex, devices: Int) -> Bool {
-        free.count <= Self.spared
-            || underWay[tier.number] >= (Self.capacity - Self.spared) / max(1, devices)
+    /// Whether an access to a page on a device must wait until a buffer comes free, lest the
+    /// accesses that wait for a device which does not answer stop those to all others. `devices`:
+    /// there are; asked for when buffers are scarce.
+    func mustWait(for tier: TierIndex, devices: @autoclosure () -> Int) -> Bool {
+        if free.count > Self.capacity / 2 { return false }
+        return free.count <= Self.spared
+            || underWay[tier.number] >= (Self.capacity - Self.spared) / max(1, devices())
     }
 
     /// A buffer for a fetch; there must be a free one.
@@ -78,6 +89,8 @@ final class FetchTable {
     /// Remembers what a pending read is for.
     func begin(_ index: Int, _ fetch: Fetch) {
         fetches[index] = fetch
+        foundAt[index] = 0
+        areUnstarted = true
         underWay[fetch.tier.number] += 1
     }
 
@@ -90,4 +103,22 @@ final class FetchTable {
     }
 
     func giveBack(_ index: Int) { free.append(index) }
+
+    /// An access came to a page that is on its way.
+    func noteAccess(_ region: Region, _ page: Int) {
+        for index in fetches.indices where fetches[index]?.want == .ahead {
+            if let fetch = fetches[index], fetch.page == page, fetch.region === region {
+                fetches[index]?.isOvertaken = true
+            }
+        }
+    }
+
+    /// Reads that were under way `limit` nanoseconds ago and still are, as far as earlier calls saw.
+    func forEachOverdue(at now: UInt64, after limit: UInt64, _ body: (Fetch) -> Void) {
+        for index in fetches.indices {
+            guard let fetch = fetches[index] else { continue }
+            if foundAt[index] == 0 { foundAt[index] = now }
+            if now &- foundAt[index] >= limit { body(fetch) }
+        }
+    }
 }

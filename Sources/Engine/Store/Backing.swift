@@ -54,7 +54,7 @@ extension Store.Backing: PageStore {
         _ place: UInt64, _ identity: PageIdentity, into buffer: FetchBuffer, token: UInt64
     ) -> GetOutcome {
         switch self {
-        case .compressed(let store): store.readBack(place, into: buffer)
+        case .compressed(let store): store.readBack(place, identity, into: buffer)
         case .log(let store): store.readBack(place, into: buffer, token: token)
         }
     }
@@ -66,6 +66,14 @@ extension Store.Backing: PageStore {
         guard case .log(let store) = self else { preconditionFailure("reads of memory are never pending") }
         // Opening an object needs nothing that the fault thread uses.
         return store.finish(place, identity, completion, buffer, .evict)
+    }
+
+    /// How what it keeps is sealed; nil where it is not.
+    public var cipher: Sealer.Cipher? {
+        switch self {
+        case .compressed(let store): store.cipher
+        case .log(let store): store.cipher
+        }
     }
 
     /// Nil for memory.

@@ -9,7 +9,9 @@ import Synchronization
 /// Only the worker takes memory and gives it back to the host, so what it finds free, or
 /// empty, stays so until it does something about it. Any thread frees objects.
 public final class CompressedPool: Sendable {
-    public let classes = SizeClasses()
+    public let classes: SizeClasses
+    /// Each object has a seal.
+    let isSealed: Bool
     let arena: Mapping
     let state: Lock<State>
     private let held = Atomic<Int>(0)
@@ -51,8 +53,11 @@ public final class CompressedPool: Sendable {
     }
 
     /// A pool of at most `bytesMax` bytes of host memory, a multiple of the page size, all its
-    /// bookkeeping included. Reserves address space only.
-    public init(bytesMax: Int = .max) throws(Errno) {
+    /// bookkeeping included. Reserves address space only. `sealed`: with room for a seal of each
+    /// object, apart from it.
+    public init(bytesMax: Int = .max, sealed: Bool = false) throws(Errno) {
+        classes = SizeClasses(sealed: sealed)
+        isSealed = sealed
         arena = try Mapping(length: Self.arenaLength, alignment: hugePageSize)
         arena.forbidHugePages()
         pagesMax = bytesMax / pageSize
@@ -106,6 +111,23 @@ public final class CompressedPool: Sendable {
         return unsafe UnsafeMutableRawBufferPointer(start: arena.base + offset, count: length)
     }
 
+    /// What the object is opened with, in a sealed pool. Valid between take and free.
+    @inline(__always)
+    public func seal(_ place: UInt64) -> UnsafeMutableRawBufferPointer {
+        precondition(isSealed)
+        let sizeClass = classes[classes.index(for: Self.length(of: place))]
+        let offset =
+            Int(Self.slab(of: place)) * SizeClass.slabSize
+            + sizeClass.sealOffset(of: Self.object(of: place))
+        return unsafe UnsafeMutableRawBufferPointer(start: arena.base + offset, count: Slab.sealSize)
+    }
+
+    /// Copies an object to another place.
+    func copy(from old: UInt64, to new: UInt64) {
+        unsafe data(new).copyMemory(from: UnsafeRawBufferPointer(data(old)))
+        if isSealed { unsafe seal(new).copyMemory(from: UnsafeRawBufferPointer(seal(old))) }
+    }
+
     /// Under the lock; the slab's memory must be held.
     func slab(_ index: UInt32) -> Slab {
         unsafe Slab(at: arena.base + Int(index) * SizeClass.slabSize)
@@ -151,7 +173,7 @@ public final class CompressedPool: Sendable {
     ) -> UInt64? {
         let slab = slab(number)
         let object = slab.lowestFree
-        guard hold(slab, classes[index].offset(of: object), length, &state) else { return nil }
+        guard hold(slab, classes[index].pages(of: object, length: length), &state) else { return nil }
         slab.take(object)
         state.objects[index] += 1
         payload.add(length, ordering: .relaxed)
@@ -160,21 +182,13 @@ public final class CompressedPool: Sendable {
         return Self.place(number, object, length)
     }
 
-    /// Counts the pages of a slab that bytes of it lie in. False when they are too many.
-    private func hold(_ slab: Slab, _ offset: Int, _ length: Int, _ state: inout State) -> Bool {
-        let pages = Self.pages(offset..<offset + length)
+    /// Counts pages of a slab that are needed now. False when they are too many.
+    private func hold(_ slab: Slab, _ pages: UInt32, _ state: inout State) -> Bool {
         let new = (pages & ~slab.heldPages).nonzeroBitCount
         guard held.value + new + bookkeepingPages(slabs: state.slabCount) <= pagesMax else { return false }
         slab.heldPages |= pages
         held.add(new, ordering: .relaxed)
         return true
-    }
-
-    /// A bit for each page of a slab that these bytes of it lie in.
-    static func pages(_ bytes: Range<Int>) -> UInt32 {
-        let first = UInt32(bytes.lowerBound / pageSize)
-        let last = UInt32((bytes.upperBound - 1) / pageSize)
-        return (~0 << first) & (~0 >> (UInt32(SizeClass.pagesPerSlab) - 1 - last))
     }
 
     /// Of two sets of slabs: the one here and that of `PoolCompaction`.
@@ -306,8 +320,7 @@ public final class CompressedPool: Sendable {
             let sizeClass = classes[slab.sizeClass]
             var used: UInt32 = 1
             for object in 0..<sizeClass.count where slab.isTaken(object) {
-                let offset = sizeClass.offset(of: object)
-                used |= Self.pages(offset..<offset + sizeClass.size)
+                used |= sizeClass.pages(of: object, length: sizeClass.size)
             }
             return slab.heldPages & ~used
         }
@@ -317,7 +330,7 @@ public final class CompressedPool: Sendable {
             let count = (~(rest >> UInt32(first))).trailingZeroBitCount
             arena.release(
                 offset: Int(number) * SizeClass.slabSize + first * pageSize, length: count * pageSize)
-            rest &= ~Self.pages(first * pageSize..<(first + count) * pageSize)
+            rest &= ~SizeClass.pages(first * pageSize..<(first + count) * pageSize)
         }
         state.withLock { _ in
             let slab = slab(number)

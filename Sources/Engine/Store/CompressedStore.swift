@@ -28,10 +28,15 @@ public struct CompressedStoreOptions: Equatable, Sendable {
     }
 }
 
-/// Compressed pages in this process's own memory.
+/// Compressed pages in this process's own memory, sealed on demand: against who reads that memory
+/// where the host has swapped or dumped it, and so that damage to it is noticed.
 public final class CompressedStore: PageStore, @unchecked Sendable {
     public let options: CompressedStoreOptions
     public let pool: CompressedPool
+    private let tier: TierIndex
+    private let sealer: Sealer?
+    /// Objects that were sealed. Worker thread only.
+    private var serial: UInt64 = 0
     /// Worker thread only.
     public let compaction: PoolCompaction
     private let compressor: Compressor
@@ -40,9 +45,15 @@ public final class CompressedStore: PageStore, @unchecked Sendable {
     private let workersDecompressor: Decompressor
     private let scratch: Mapping
 
-    public init(_ options: CompressedStoreOptions = CompressedStoreOptions()) throws(Errno) {
+    /// `sealer`: of this store's own.
+    public init(
+        _ options: CompressedStoreOptions = CompressedStoreOptions(), tier: TierIndex = TierIndex(1),
+        sealer: Sealer? = nil
+    ) throws(Errno) {
         self.options = options
-        pool = try CompressedPool(bytesMax: options.bytesMax ?? .max)
+        self.tier = tier
+        self.sealer = sealer
+        pool = try CompressedPool(bytesMax: options.bytesMax ?? .max, sealed: sealer != nil)
         compaction = try PoolCompaction(of: pool)
         compressor = try Compressor(options.compression)
         decompressor = try Decompressor(options.compression)
@@ -50,50 +61,91 @@ public final class CompressedStore: PageStore, @unchecked Sendable {
         scratch = try Mapping(length: pageSize)
     }
 
+    public var cipher: Sealer.Cipher? { sealer?.cipher }
+
     public func put(
         _ pages: UnsafeBufferPointer<PagePut>, outcomes: UnsafeMutableBufferPointer<PutOutcome>
     ) {
         for index in pages.indices {
-            unsafe outcomes[index] = put(UnsafeRawPointer(bitPattern: UInt(pages[index].address))!)
+            let page = unsafe UnsafeRawPointer(bitPattern: UInt(pages[index].address))!
+            unsafe outcomes[index] = put(page, pages[index].identity)
         }
     }
 
-    private func put(_ page: UnsafeRawPointer) -> PutOutcome {
+    private func put(_ page: UnsafeRawPointer, _ identity: PageIdentity) -> PutOutcome {
         let length = unsafe compressor.compress(page, into: scratch.base, room: SizeClass.largest)
         if length == 0 {
             guard options.incompressible == .keepRaw else { return .refused(.incompressible) }
-            return unsafe keep(UnsafeRawBufferPointer(start: page, count: pageSize))
+            return unsafe keep(UnsafeRawBufferPointer(start: page, count: pageSize), identity)
         }
-        return unsafe keep(UnsafeRawBufferPointer(start: scratch.base, count: length))
+        return unsafe keep(UnsafeRawBufferPointer(start: scratch.base, count: length), identity)
     }
 
-    private func keep(_ data: UnsafeRawBufferPointer) -> PutOutcome {
+    private func keep(_ data: UnsafeRawBufferPointer, _ identity: PageIdentity) -> PutOutcome {
         guard let place = pool.take(length: data.count) else { return .refused(.full) }
-        unsafe pool.data(place).copyMemory(from: data)
+        if let sealer {
+            unsafe seal(data, place, identity, by: sealer)
+        } else {
+            unsafe pool.data(place).copyMemory(from: data)
+        }
         return .stored(place: place)
     }
+
+    private func seal(
+        _ data: UnsafeRawBufferPointer, _ place: UInt64, _ identity: PageIdentity, by sealer: Sealer
+    ) {
+        serial += 1
+        let seal = unsafe pool.seal(place).baseAddress!
+        unsafe seal.storeBytes(of: serial, as: UInt64.self)
+        unsafe sealer.seal(
+            data.baseAddress!, length: data.count, to: pool.data(place).baseAddress!,
+            tag: seal + Self.tagOffset, Sealer.Position(serial: serial, sector: 0), tier, identity)
+    }
+
+    private static let tagOffset = Slab.sealSize - Sealer.tagLength
 
     public func get(
         _ place: UInt64, _ identity: PageIdentity, into buffer: FetchBuffer, token: UInt64
     ) -> GetOutcome {
-        read(place, into: buffer, by: decompressor)
+        read(place, identity, into: buffer, by: decompressor)
     }
 
     /// Reads a page on behalf of the worker, as `get` does.
-    func readBack(_ place: UInt64, into buffer: FetchBuffer) -> GetOutcome {
-        read(place, into: buffer, by: workersDecompressor)
+    func readBack(_ place: UInt64, _ identity: PageIdentity, into buffer: FetchBuffer) -> GetOutcome {
+        read(place, identity, into: buffer, by: workersDecompressor)
     }
 
     private func read(
-        _ place: UInt64, into buffer: FetchBuffer, by decompressor: borrowing Decompressor
+        _ place: UInt64, _ identity: PageIdentity, into buffer: FetchBuffer,
+        by decompressor: borrowing Decompressor
     ) -> GetOutcome {
-        let data = unsafe UnsafeRawBufferPointer(pool.data(place))
+        var data = unsafe UnsafeRawBufferPointer(pool.data(place))
+        if let sealer {
+            let contents = unsafe data.count == pageSize ? buffer.page : buffer.raw
+            guard unsafe open(data, place, identity, to: contents, by: sealer) else {
+                return .failed(.badMessage)
+            }
+            unsafe data = UnsafeRawBufferPointer(start: contents, count: data.count)
+        }
         if data.count == pageSize {
-            unsafe buffer.page.copyMemory(from: data.baseAddress!, byteCount: pageSize)
+            if sealer == nil {
+                unsafe buffer.page.copyMemory(from: data.baseAddress!, byteCount: pageSize)
+            }
             return .ready
         }
         // The pool is our own memory: data that do not decompress were overwritten.
         return unsafe decompressor.decompress(data, into: buffer.page) ? .ready : .failed(.inputOutput)
+    }
+
+    private func open(
+        _ data: UnsafeRawBufferPointer, _ place: UInt64, _ identity: PageIdentity,
+        to contents: UnsafeMutableRawPointer, by sealer: Sealer
+    ) -> Bool {
+        let seal = unsafe pool.seal(place).baseAddress!
+        let serial = unsafe seal.load(as: UInt64.self)
+        return unsafe sealer.open(
+            data.baseAddress!, tag: seal + Self.tagOffset, length: data.count, to: contents,
+            Sealer.Position(serial: serial, sector: 0), tier, identity)
     }
 
     public func finish(

@@ -13,7 +13,7 @@ import Synchronization
     private let threads: [Thread]
     private var isUsed = false
 
-    /// Pages of one job.
+    /// Pages of one job: those of a batch, so that nobody waits between two jobs of it.
     static var pagesMax: Int { Job.pagesMax }
     /// Fewer are not worth waking a thread for.
     static var pagesMin: Int { 32 }
@@ -45,6 +45,8 @@ import Synchronization
         for thread in threads { thread.join() }
     }
 
+    var helpers: Int { threads.count }
+
     /// Has pages compressed: at most `pagesMax`, which stay as they are, where they are, until
     /// `contents` has been asked for each of them.
     func begin(_ pages: UnsafeBufferPointer<PagePut>) {
@@ -72,7 +74,7 @@ import Synchronization
 
 /// What the worker and its helpers share.
 @safe private final class Job: @unchecked Sendable {
-    static var pagesMax: Int { 256 }
+    static var pagesMax: Int { hugePageSize / pageSize }
     private static var groupSize: Int { 8 }
 
     private let coder: ObjectCoder

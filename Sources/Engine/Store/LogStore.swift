@@ -12,7 +12,11 @@ public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable
     private let crew: CompressionCrew?
     private var effort = CompressionEffort()
     /// Pages are to leave as fast as they can: the guest is beyond its limit. Set by the worker.
-    public var isHurried = false
+    public var isHurried = false {
+        didSet {
+            if !isHurried { coder.sharePerMille.store(CompressionEffort().sharePerMille, ordering: .relaxed) }
+        }
+    }
     private let kept: KeptCopies
     /// What relocated objects are read to.
     let readBuffer: Mapping
@@ -36,8 +40,8 @@ public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable
     private static var sparesMax: Int { 4 }
     /// Segments that one `trim` discards: each may take its time.
     private static var discardsMax: Int { 256 }
-    /// Objects that are relocated at once.
-    static var relocationsMax: Int { 64 }
+    /// Objects that are relocated at once: all are read back at once.
+    static var relocationsMax: Int { TransferQueue.depth }
     /// Bytes for one of them: two blocks at most.
     static var readSize: Int { 2 * pageSize }
 
@@ -68,6 +72,9 @@ public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable
         while segmentSize > 64 << 10, UInt64(32 * segmentSize) > size { segmentSize /= 2 }
         return segmentSize
     }
+
+    /// Threads that compress beside the worker.
+    public var helpers: Int { crew?.helpers ?? 0 }
 
     /// Which cipher seals what is stored; nil when none does.
     public var cipher: Sealer.Cipher? { coder.sealer?.cipher }
@@ -276,6 +283,12 @@ public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable
 
     /// Bytes of the device that may be used.
     public var capacity: Int { segments.count * segments.sectorsPerSegment * SegmentMap.sectorSize }
+
+    /// Bounds of what is under way at the device at any moment, in transfers and bytes.
+    public var inFlightMax: (transfers: Int, bytes: Int) {
+        // Each queue's reads, of up to two blocks or pages, and what is laid out to be written.
+        (2 * TransferQueue.depth, 2 * TransferQueue.depth * Self.readSize + writer.memoryLength)
+    }
 
     /// Memory of the bookkeeping, in bytes. Worker thread only.
     var metadataBytes: Int { segments.residentBytes + kept.trim() }

@@ -49,6 +49,8 @@ import Kernel
 
     /// Bytes that are worth a write of their own while more is to come.
     private static var sliceSize: Int { 256 << 10 }
+    /// Bytes that can be laid out or under way at a time.
+    var memoryLength: Int { memory.length }
     private static var slicesMax: Int { 16 }
     private static var sectorSize: Int { SegmentMap.sectorSize }
     private static var sectorsPerPage: Int { pageSize / sectorSize }

@@ -100,7 +100,7 @@ public final class PoolCompaction: @unchecked Sendable {
             }
             return better
         }
-        if let better { unsafe pool.data(better).copyMemory(from: UnsafeRawBufferPointer(pool.data(place))) }
+        if let better { pool.copy(from: place, to: better) }
         return better
     }
 

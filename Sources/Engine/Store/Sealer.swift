@@ -4,11 +4,12 @@ import Kernel
 /// Authenticated encryption of what leaves RAM, under a key of its own that never leaves this
 /// process and is gone with it.
 ///
-/// A nonce is used once: the serial number of a segment, which counts every opening of any
-/// segment under this key, and the sector in it, of which each is written once per opening
-/// (`SegmentMap`). Both are what the reader expects, not what the device says; with the page's
-/// identity they bind an object to its place, its page and its time, so that a stale, swapped
-/// or altered one does not open.
+/// A nonce is used once. On a device it is the serial number of a segment, which counts every
+/// opening of any segment under this key, and the sector in it, of which each is written once per
+/// opening (`SegmentMap`). In memory it is a number that counts the objects under this key. Either
+/// is what the reader expects, not what lies with the object; with the page's identity it binds
+/// an object to its page and its time, on a device to its place, too, so that a stale, swapped or
+/// altered one does not open.
 ///
 /// Any thread: the key is only read.
 @safe public final class Sealer: @unchecked Sendable {
@@ -39,9 +40,9 @@ import Kernel
 
     /// Where an object lies, and when.
     public struct Position: Equatable, Sendable {
-        /// Of the segment's opening.
+        /// Of the segment's opening, or of the object itself.
         public var serial: UInt64
-        /// First sector, counted from the segment's.
+        /// First sector, counted from the segment's; in memory 0.
         public var sector: UInt32
 
         public init(serial: UInt64, sector: UInt32) {
@@ -77,10 +78,20 @@ import Kernel
         _ contents: UnsafeRawPointer, length: Int, to object: UnsafeMutableRawPointer,
         _ position: Position, _ tier: TierIndex, _ identity: PageIdentity
     ) {
+        unsafe seal(
+            contents, length: length, to: object + Self.tagLength, tag: object, position, tier, identity)
+    }
+
+    /// The same, with the tag apart.
+    @inline(__always)
+    func seal(
+        _ contents: UnsafeRawPointer, length: Int, to sealed: UnsafeMutableRawPointer,
+        tag: UnsafeMutableRawPointer, _ position: Position, _ tier: TierIndex, _ identity: PageIdentity
+    ) {
         unsafe withBinding(position, tier, identity) { nonce, data in
             unsafe ccrypto_seal(
-                key, nonce, data, Self.dataLength, contents, length, object + Self.tagLength,
-                object.assumingMemoryBound(to: UInt8.self))
+                key, nonce, data, Self.dataLength, contents, length, sealed,
+                tag.assumingMemoryBound(to: UInt8.self))
         }
     }
 
@@ -90,10 +101,21 @@ import Kernel
         _ object: UnsafeRawPointer, length: Int, to contents: UnsafeMutableRawPointer,
         _ position: Position, _ tier: TierIndex, _ identity: PageIdentity
     ) -> Bool {
+        unsafe open(
+            object + Self.tagLength, tag: object, length: length, to: contents, position, tier, identity)
+    }
+
+    /// The same, with the tag apart.
+    @inline(__always)
+    func open(
+        _ sealed: UnsafeRawPointer, tag: UnsafeRawPointer, length: Int,
+        to contents: UnsafeMutableRawPointer, _ position: Position, _ tier: TierIndex,
+        _ identity: PageIdentity
+    ) -> Bool {
         unsafe withBinding(position, tier, identity) { nonce, data in
             unsafe ccrypto_open(
-                key, nonce, data, Self.dataLength, object + Self.tagLength, length,
-                object.assumingMemoryBound(to: UInt8.self), contents) == 0
+                key, nonce, data, Self.dataLength, sealed, length,
+                tag.assumingMemoryBound(to: UInt8.self), contents) == 0
         }
     }
 

@@ -38,8 +38,9 @@ import Synchronization
     private var victims: [UInt32] = []
     private var hasSpoiled = false
     private var nextSerial: UInt64 = 1
-    /// Free segments, for whoever asks.
+    /// Free segments, and live sectors of all, for whoever asks.
     private let free: Atomic<Int>
+    private let live = Atomic<Int>(0)
 
     private struct List {
         var first = SegmentMap.none
@@ -131,6 +132,7 @@ import Synchronization
         precondition(
             old.live >= change & Word.countMask && old.copies >= change >> Word.countBits,
             "a place in the log was dropped twice")
+        live.subtract(Int(change & Word.countMask), ordering: .relaxed)
         let word = Word(bits: answer.newValue)
         if word.isClosed, word.live == 0 { push(segment) }
     }
@@ -177,6 +179,7 @@ import Synchronization
     /// makes them known to others.
     public func add(_ sectors: Int, to segment: UInt32) {
         unsafe words[Int(segment)].add(UInt32(sectors), ordering: .relaxed)
+        live.add(sectors, ordering: .relaxed)
     }
 
     /// Nothing more is written to the segment.
@@ -373,10 +376,8 @@ import Synchronization
 
     // MARK: For statistics
 
-    /// Sectors that hold what some page's entry names. Looks at all segments.
-    public var liveSectors: Int {
-        (0..<high).reduce(0) { $0 + Int(word($1).live) }
-    }
+    /// Sectors that hold what some page's entry names. Any thread.
+    public var liveSectors: Int { live.value }
 
     /// Host memory behind it, in bytes.
     public var residentBytes: Int { mapping.residentBytes }

@@ -17,20 +17,44 @@ public struct SizeClass: Sendable {
     /// What a page must be compressed to: one that compresses no better is not worth a copy.
     public static let largest = pageSize - 256
 
-    init(size: Int) {
+    /// Whether each object has a seal, in the bookkeeping.
+    private let isSealed: Bool
+
+    init(size: Int, sealed: Bool) {
         var count = Self.slabSize / size
-        while Slab.bookkeepingSize(count) + count * size > Self.slabSize { count -= 1 }
+        while Slab.bookkeepingSize(count, sealed: sealed) + count * size > Self.slabSize { count -= 1 }
         self.size = size
         self.count = count
-        firstOffset = Slab.bookkeepingSize(count)
+        isSealed = sealed
+        firstOffset = Slab.bookkeepingSize(count, sealed: sealed)
     }
 
     @inline(__always)
     func offset(of object: Int) -> Int { firstOffset + object * size }
 
-    /// Pages of a slab, from its first on, that hold the bookkeeping and so many objects.
+    /// Where an object's seal is.
+    @inline(__always)
+    func sealOffset(of object: Int) -> Int { Slab.sealOffset(of: object, among: count) }
+
+    /// A bit for each page of a slab that these bytes of it lie in.
+    static func pages(_ bytes: Range<Int>) -> UInt32 {
+        let first = UInt32(bytes.lowerBound / pageSize)
+        let last = UInt32((bytes.upperBound - 1) / pageSize)
+        return (~0 << first) & (~0 >> (UInt32(Self.pagesPerSlab) - 1 - last))
+    }
+
+    /// Those that so many bytes of an object, and its seal, lie in.
+    func pages(of object: Int, length: Int) -> UInt32 {
+        let start = offset(of: object)
+        let pages = Self.pages(start..<start + length)
+        return isSealed ? pages | Self.pages(sealOffset(of: object)..<sealOffset(of: object + 1)) : pages
+    }
+
+    /// How many pages of a slab hold its bookkeeping and the first so many objects, at least one.
     func pages(holding objects: Int) -> Int {
-        (firstOffset + objects * size + pageSize - 1) / pageSize
+        let bookkeeping = isSealed ? sealOffset(of: objects) : firstOffset
+        return (Self.pages(0..<bookkeeping) | Self.pages(firstOffset..<firstOffset + objects * size))
+            .nonzeroBitCount
     }
 }
 
@@ -47,13 +71,13 @@ public struct SizeClass: Sendable {
     private static let gapShare = 40
     private static let gapMin = 16
 
-    init() {
-        let sizes = Self.sizes()
+    init(sealed: Bool) {
+        let sizes = Self.sizes(sealed: sealed)
         unsafe classes = .allocate(capacity: sizes.count)
         unsafe indices = .allocate(capacity: pageSize + 1)
         var next = 0
         for (index, size) in sizes.enumerated() {
-            unsafe classes.initializeElement(at: index, to: SizeClass(size: size))
+            unsafe classes.initializeElement(at: index, to: SizeClass(size: size, sealed: sealed))
             while next <= size {
                 unsafe indices.initializeElement(at: next, to: UInt8(index))
                 next += 1
@@ -63,11 +87,12 @@ public struct SizeClass: Sendable {
 
     /// Ascending. Each is as large as it can be for its number of objects in a slab, but the
     /// smallest, and the largest, which is that of whole pages.
-    private static func sizes() -> [Int] {
+    private static func sizes(sealed: Bool) -> [Int] {
         var sizes = [pageSize]
         var count = SizeClass.slabSize / SizeClass.largest
         while true {
-            let size = (SizeClass.slabSize - Slab.bookkeepingSize(count)) / count / 8 * 8
+            let room = SizeClass.slabSize - Slab.bookkeepingSize(count, sealed: sealed)
+            let size = room / count / 8 * 8
             count += 1
             if size < smallest + gapMin { break }
             if size < SizeClass.largest, sizes.last! - size < max(gapMin, sizes.last! / gapShare) {

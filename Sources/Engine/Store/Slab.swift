@@ -23,8 +23,19 @@
     /// No object is to move.
     static let nothingMoves = Int(UInt16.max)
 
-    /// Bytes for a slab of so many objects.
-    static func bookkeepingSize(_ objects: Int) -> Int { headerSize + wordCount(objects) * 8 }
+    /// What a sealed object is opened with: its serial number, 8 bytes, and its tag.
+    static let sealSize = 8 + Sealer.tagLength
+
+    /// Bytes for a slab of so many objects, which may be sealed.
+    static func bookkeepingSize(_ objects: Int, sealed: Bool) -> Int {
+        sealed ? sealOffset(of: objects, among: objects) : headerSize + wordCount(objects) * 8
+    }
+
+    /// Where in a slab the seal of one of its objects is.
+    @inline(__always)
+    static func sealOffset(of object: Int, among objects: Int) -> Int {
+        headerSize + wordCount(objects) * 8 + object * sealSize
+    }
 
     private static func wordCount(_ objects: Int) -> Int { (objects + 63) / 64 }
 

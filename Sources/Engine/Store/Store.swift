@@ -37,8 +37,10 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
     private var fetchMemory: (start: UInt64, length: Int) = (0, 0)
     /// Threads within `reading`.
     private let readers = Atomic<Int>(0)
-    /// The order in which pages are offered, without what is being drained. Under the pass lock.
-    private(set) var order: [TierIndex] = []
+    private let ordering = Lock<[TierIndex]>([])
+    /// The order in which pages are offered, without what is being drained. The control thread
+    /// changes it at any time.
+    var order: [TierIndex] { ordering.withLock { $0 } }
     private let offers = TierOffers()
     /// What the tiers made of the pages that were put last, those that were asked. Worker
     /// thread only.
@@ -49,7 +51,7 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
     public init(tiers: [Setup], pagesMax: Int) throws(Errno) {
         precondition((1...TierIndex.tiersMax).contains(tiers.count))
         words = try WordTable(capacity: pagesMax)
-        for tier in tiers { _ = insert(tier) }
+        for (position, tier) in tiers.enumerated() { insert(tier, at: TierIndex(position + 1)) }
     }
 
     /// Tiers without ceilings but what their stores have.
@@ -90,25 +92,24 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
     /// Where the next tier would be; nil when there are `TierIndex.tiersMax`. Control thread.
     var freeIndex: TierIndex? { table.freeIndex }
 
-    /// Adds a tier: memory above all others, anything else below. Control thread, under the
-    /// pass lock.
-    func insert(_ setup: Setup) -> TierIndex {
-        guard let index = table.freeIndex else { preconditionFailure("one tier too many") }
+    /// Adds a tier at a free index: memory above all others, anything else below. Control thread.
+    func insert(_ setup: Setup, at index: TierIndex) {
         setup.backing.device?.offer(.fetch, memory: fetchMemory.start, length: fetchMemory.length)
         table.insert(Tier(index, setup))
-        if case .compressed = setup.backing { order.insert(index, at: 0) } else { order.append(index) }
-        return index
+        ordering.withLock { order in
+            if case .compressed = setup.backing { order.insert(index, at: 0) } else { order.append(index) }
+        }
     }
 
-    /// No pages come to the tier any more, and it keeps no copies. Control thread, under the
-    /// pass lock.
+    /// The tier keeps no copies any more, and no pages come to it but those that the worker is
+    /// putting at this moment. Control thread.
     func beginDraining(_ index: TierIndex) {
-        order.removeAll { $0 == index }
+        ordering.withLock { $0.removeAll { $0 == index } }
         table[index]?.isDraining.store(true, ordering: .relaxed)
     }
 
     /// Takes a drained tier out, in which nothing is any more; whoever asked for it before may
-    /// still hold it. Worker thread, under the pass lock.
+    /// still hold it. Worker thread only.
     func remove(_ index: TierIndex) -> Unmanaged<Tier<Port>>? {
         precondition(table[index]?.objects.load(ordering: .acquiring) == 0, "a tier is gone too early")
         answers.removeAll(keepingCapacity: true)
@@ -117,8 +118,7 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
 
     // MARK: Putting
 
-    /// Whether it is worth offering pages to the tiers, or to those below `upper`. Worker thread
-    /// only, under the pass lock.
+    /// Whether it is worth offering pages to the tiers, or to those below `upper`. Worker thread only.
     func accepts(below upper: TierIndex? = nil, at now: UInt64) -> Bool {
         putDelay(below: upper, at: now) == 0
     }
@@ -132,12 +132,12 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
         return nil
     }
 
-    /// No tier had room the last time. Worker thread only, under the pass lock.
+    /// No tier had room the last time. Worker thread only.
     var isKnownFull: Bool { order.allSatisfy { table[$0]?.isKnownFull ?? true } }
 
     /// Takes pages and sets an outcome for each; `answers` says what each tier made of them.
-    /// `below`: offers them only to tiers that come after that one. May block on I/O. Worker
-    /// thread only, under the pass lock.
+    /// `below`: offers them only to tiers that come after that one. May wait for a device. Worker
+    /// thread only.
     public func put(
         _ pages: UnsafeBufferPointer<PagePut>, outcomes: UnsafeMutableBufferPointer<StoreOutcome>,
         below upper: TierIndex? = nil, at now: UInt64
@@ -164,6 +164,7 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
     }
 
     private func tiers(below upper: TierIndex?) -> ArraySlice<TierIndex> {
+        let order = order
         guard let upper, let position = order.firstIndex(of: upper) else { return order[...] }
         return order[(position + 1)...]
     }
@@ -171,7 +172,7 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
     /// The tier that pages come to when all others are full. Worker thread only.
     var last: TierIndex? { order.last }
 
-    /// The logs among the tiers that take pages, in their order. Worker thread, under the pass lock.
+    /// The logs among the tiers that take pages, in their order. Worker thread only.
     var logs: [(tier: TierIndex, log: LogStore<Port.Device>)] {
         order.compactMap { index in log(index).map { (index, $0) } }
     }
@@ -199,6 +200,12 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
     func isOnDevice(_ index: TierIndex) -> Bool {
         index != .sameFilled && table[index]?.backing.device != nil
     }
+
+    /// Whether a tier's device ends each transfer, after a time-out at the latest.
+    func givesUp(_ index: TierIndex) -> Bool { table[index]?.backing.device?.givesUp ?? false }
+
+    /// Whether they are read from a server's export.
+    func isRemote(_ index: TierIndex) -> Bool { table[index]?.backing.device?.isRemote ?? false }
 
     /// Tiers on devices.
     var deviceCount: Int {
@@ -242,10 +249,24 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
         named(locator.tier).backing.finish(locator.place, identity, completion, buffer)
     }
 
-    /// A page of a tier could not be read. Fault thread only, before its place is dropped.
+    /// A page of a tier could not be read. Fault and worker thread, before its place is dropped.
     func noteReadError(_ index: TierIndex) { table[index]?.readErrors.increment() }
 
-    /// Whether pages are to leave as fast as they can. Worker thread only, under the pass lock.
+    /// … and no access waits for it.
+    func noteUnawaitedReadError(_ index: TierIndex, _ errno: Errno) {
+        guard let tier = table[index] else { return }
+        tier.unawaitedErrno.store(errno.code, ordering: .relaxed)
+        tier.unawaitedReadErrors.add(1, ordering: .releasing)
+    }
+
+    /// Calls `body` for all tiers, by index. See `reading`.
+    func forEachTier(_ body: (Tier<Port>) -> Void) { table.forEach(body) }
+
+    /// A page could not be written anew within its tier, or its device does not answer who writes.
+    /// Worker and fault thread.
+    func noteWriteError(_ index: TierIndex) { table[index]?.writeErrors.increment() }
+
+    /// Whether pages are to leave as fast as they can. Worker thread only.
     func hurry(_ isHurried: Bool) {
         for (_, log) in logs { log.isHurried = isHurried }
     }
@@ -257,13 +278,24 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
         table.forEach { $0.backing.device?.offer(.fetch, memory: start, length: length) }
     }
 
-    /// Takes finished reads of all tiers, as many as there is room for. Fault thread only.
-    func reapFetches(into completions: UnsafeMutableBufferPointer<TransferCompletion>) -> Int {
+    /// Begins the reads that devices have taken in. False: not all for now. Fault thread only.
+    func startFetches() -> Bool {
+        var areAll = true
+        table.forEach { if let device = $0.backing.device, !device.startReads() { areAll = false } }
+        return areAll
+    }
+
+    /// Takes finished reads of all tiers, so many of each at most, as many as there is room for.
+    /// Fault thread only.
+    func reapFetches(
+        into completions: UnsafeMutableBufferPointer<TransferCompletion>, ofEach most: Int
+    ) -> Int {
         var count = 0
         table.forEach { tier in
-            guard count < completions.count, let device = tier.backing.device else { return }
+            let end = min(count + most, completions.count)
+            guard count < end, let device = tier.backing.device else { return }
             count += unsafe device.reap(
-                .fetch, into: UnsafeMutableBufferPointer(rebasing: completions[count...]), wait: false)
+                .fetch, into: UnsafeMutableBufferPointer(rebasing: completions[count..<end]), wait: false)
         }
         return count
     }
@@ -321,8 +353,7 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
         return sum
     }
 
-    /// What tiers in memory may still come to hold, in bytes; nil for no bound. Worker thread,
-    /// under the pass lock.
+    /// What tiers in memory may still come to hold, in bytes; nil for no bound. Worker thread only.
     var memoryRoom: Int? {
         var room = 0
         for index in order {

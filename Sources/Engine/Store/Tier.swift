@@ -19,9 +19,15 @@ public final class Tier<Port: KernelPort>: @unchecked Sendable {
     public let writeErrors = Atomic<UInt64>(0)
     /// Pages that were read for an access, or early.
     public let reads = Atomic<UInt64>(0)
+    /// Pages that could not be read, for whatever purpose.
     public let readErrors = Atomic<UInt64>(0)
+    /// Of those, pages that no access waited for; and why the last of them could not.
+    let unawaitedReadErrors = Atomic<UInt64>(0)
+    let unawaitedErrno = Atomic<Int32>(0)
     /// Pages that moved on to another tier.
     public let demotions = Atomic<UInt64>(0)
+    /// Its device has not answered the worker for longer than is sound. Set by the fault thread.
+    let isHung = Atomic<Bool>(false)
 
     /// Worker thread only.
     private var health = StoreHealth()
@@ -30,7 +36,7 @@ public final class Tier<Port: KernelPort>: @unchecked Sendable {
     /// It failed to take pages, and has taken none since.
     private var hasFailed = false
     /// Its oldest pages are moving on.
-    var isDemoting = false
+    private(set) var isDemoting = false
     /// When it is worth trying to move pages out of it again.
     private var moveRetryAt: UInt64 = 0
     private var movePause: UInt64 = 0
@@ -49,8 +55,17 @@ public final class Tier<Port: KernelPort>: @unchecked Sendable {
         case draining = 3
     }
 
+    /// It failed to take pages, and has taken none since: who heard of it will hear of its end.
+    var isFailing: Bool { Condition(rawValue: condition.load(ordering: .relaxed)) == .failing }
+
     /// Nil for memory.
-    public var traffic: DeviceTraffic? { backing.device?.traffic }
+    public var device: Port.Device? { backing.device }
+    public var traffic: DeviceTraffic? { device?.traffic }
+
+    /// Reads that failed, those included that one of two places failed and the other answered.
+    public var failedReads: UInt64 {
+        readErrors.load(ordering: .relaxed) + (traffic?.secondReads.load(ordering: .relaxed) ?? 0)
+    }
 
     /// Nil where there are no limits.
     private let rates: TierRates?
@@ -74,7 +89,10 @@ public final class Tier<Port: KernelPort>: @unchecked Sendable {
         rates?.readDelay(purpose, at: now) ?? 0
     }
 
-    /// The same for pages to be put.
+    /// How many pages may be read at once, when none must wait; nil for any number.
+    func readRoom(_ purpose: ReadPurpose, at now: UInt64) -> Int? { rates?.readRoom(purpose, at: now) }
+
+    /// How long pages to be put must wait.
     func writeDelay(at now: UInt64) -> UInt64 { rates?.writeDelay(at: now) ?? 0 }
 
     /// Whether some of what it has may be written anew.
@@ -86,6 +104,7 @@ public final class Tier<Port: KernelPort>: @unchecked Sendable {
     /// Any thread.
     public var state: Condition {
         if isDraining.load(ordering: .relaxed) { return .draining }
+        if isHung.load(ordering: .relaxed) { return .failing }
         return Condition(rawValue: condition.load(ordering: .relaxed)) ?? .active
     }
 
@@ -115,9 +134,25 @@ public final class Tier<Port: KernelPort>: @unchecked Sendable {
         } else if answers.isFull, isFullNews {
             health.record((.noSpace, answers.fullPage), index, region, at: now, host: host)
         } else if answers.taken > 0 {
-            health.record(nil, index, region, at: now, host: host)
+            health.recordSuccess(index, host: host)
         }
-        if answers.failure != nil { hasFailed = true } else if answers.taken > 0 { hasFailed = false }
+        note(failed: answers.failure != nil, took: answers.taken)
+    }
+
+    /// What became of pages that it had, and that were to be written anew within it. Worker
+    /// thread only.
+    func note(_ rewrites: Rewrites, at now: UInt64, host: Host) {
+        if let (errno, page, region) = rewrites.failure {
+            health.record((errno, page), index, region, at: now, host: host)
+        } else if rewrites.count > 0, !isKnownFull {
+            // Of a full one the host program was told that pages stay in RAM, and they still do.
+            health.recordSuccess(index, host: host)
+        }
+        note(failed: rewrites.failure != nil, took: rewrites.count)
+    }
+
+    private func note(failed: Bool, took: Int) {
+        if failed { hasFailed = true } else if took > 0 { hasFailed = false }
         let seen: Condition = hasFailed ? .failing : full != nil ? .full : .active
         condition.store(seen.rawValue, ordering: .relaxed)
     }
@@ -134,19 +169,29 @@ public final class Tier<Port: KernelPort>: @unchecked Sendable {
 
     func mayMove(at now: UInt64) -> Bool { now >= moveRetryAt }
 
-    /// Bytes to which demotion brings it, once `needsDemotion`; nil without a ceiling.
-    /// `pages`: of which it is the only home. Worker thread only.
-    func excess(pages: Int) -> Int? {
-        guard maxBytes > 0 else { return nil }
+    /// Decides whether pages move on: from when it is nearly full until it has some room. `pages`: of
+    /// which it is the only home. Worker thread only.
+    func updateDemotion(pages: Int) {
+        let excess = excess(pages: pages)
+        isDemoting = excess.isPressing || isDemoting && excess.bytes > 0
+    }
+
+    /// What it holds beyond what demotion brings it to, and whether that must begin.
+    private func excess(pages: Int) -> (bytes: Int, isPressing: Bool) {
+        guard maxBytes > 0 else { return (0, false) }
         // Kept copies give way by themselves.
         let objects = max(pages, self.objects.load(ordering: .relaxed))
         let payload = objects > 0 ? backing.payload / objects * pages : 0
-        if payload >= maxBytes / 8 * 7 || full != nil { isDemoting = true }
-        guard isDemoting else { return 0 }
         // Full well below its ceiling: what it holds does not fill it without gaps.
         let target = min(maxBytes / 4 * 3, (full?.payload ?? .max) / 8 * 7)
-        let excess = max(0, payload - target)
-        if excess == 0 { isDemoting = false }
-        return excess
+        let bytes = max(0, payload - target)
+        return (bytes, bytes > 0 && (payload >= maxBytes / 8 * 7 || full != nil))
     }
+}
+
+/// What became of pages that were to be written anew within their tier.
+struct Rewrites {
+    var count = 0
+    /// The last one's.
+    var failure: (errno: Errno, page: Int, region: Region)?
 }

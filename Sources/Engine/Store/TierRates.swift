@@ -20,14 +20,15 @@ final class TierRates: Sendable {
             seenBytes = bytes
         }
 
-        mutating func delay(_ transfersNow: UInt64, _ bytesNow: UInt64, _ now: UInt64, reserve: UInt64)
-            -> UInt64
-        {
+        /// Pays for what the device has counted since.
+        mutating func settle(_ transfersNow: UInt64, _ bytesNow: UInt64, _ now: UInt64) {
             transfers.use(transfersNow - seenTransfers, at: now)
             bytes.use(bytesNow - seenBytes, at: now)
             (seenTransfers, seenBytes) = (transfersNow, bytesNow)
-            return max(
-                transfers.delay(at: now, reserve: reserve), bytes.delay(at: now, reserve: reserve))
+        }
+
+        func delay(_ now: UInt64, reserve: UInt64) -> UInt64 {
+            max(transfers.delay(at: now, reserve: reserve), bytes.delay(at: now, reserve: reserve))
         }
     }
 
@@ -40,13 +41,29 @@ final class TierRates: Sendable {
     /// How long a read must wait, in nanoseconds.
     func readDelay(_ purpose: ReadPurpose, at now: UInt64) -> UInt64 {
         reads.withLock {
-            $0.delay(traffic.reads.value, traffic.readBytes.value, now, reserve: purpose.reserve)
+            $0.settle(traffic.reads.value, traffic.readBytes.value, now)
+            return $0.delay(now, reserve: purpose.reserve)
         }
     }
 
+    /// How many pages may be read at once, when there is no delay; at least one, since what is
+    /// asked for is paid for later.
+    func readRoom(_ purpose: ReadPurpose, at now: UInt64) -> Int {
+        reads.withLock {
+            $0.settle(traffic.reads.value, traffic.readBytes.value, now)
+            let transfers = $0.transfers.room(at: now, reserve: purpose.reserve) ?? .max
+            let bytes = $0.bytes.room(at: now, reserve: purpose.reserve) ?? .max
+            return Int(clamping: max(1, min(transfers, bytes / Self.bytesPerPage)))
+        }
+    }
+
+    /// The longest object of a page.
+    private static var bytesPerPage: UInt64 { UInt64(pageSize + SegmentMap.sectorSize) }
+
     func writeDelay(at now: UInt64) -> UInt64 {
         writes.withLock {
-            $0.delay(traffic.writes.value, traffic.writtenBytes.value, now, reserve: 0)
+            $0.settle(traffic.writes.value, traffic.writtenBytes.value, now)
+            return $0.delay(now, reserve: 0)
         }
     }
 }

@@ -6,17 +6,28 @@ import Kernel
 /// page keeps 2 MiB in RAM. A huge page that stays warm for an idle age is split (by
 /// arming one page of it) and its pages are then aged one by one. When nearly all of
 /// them turn out to be in use, splitting did not pay: it is made whole again and left
-/// alone for twice as long as before. Times are in nanoseconds. Worker thread only.
-final class HugePageLooks: @unchecked Sendable {
+/// alone for twice as long as before. So is one that became hot in small pages later, having
+/// left and come back, say, since khugepaged leaves armed memory alone.
+///
+/// One that is in use many times a second is worth most whole: in small pages the guest would
+/// miss the TLB at each use. Where nothing but a stall budget wants room, a huge page is looked
+/// at once more right after it was armed, and split only if nobody has used it since.
+///
+/// Times are in nanoseconds. Worker thread only.
+public final class HugePageLooks: @unchecked Sendable {
     private enum Look: Equatable {
         /// Never seen touched, or as good as.
         case unknown
         /// Mapped as one, and in use since.
         case warm(since: UInt64)
+        /// Armed then, to see whether it is in use at once; in use, as one, since `warmSince`.
+        case asked(at: UInt64, warmSince: UInt64)
         /// Split then, and being looked at.
         case inside(since: UInt64)
         /// Split, and worth it.
         case split
+        /// In small pages, of which many have been in use at every look since.
+        case busy(since: UInt64)
     }
 
     private struct Entry {
@@ -29,32 +40,79 @@ final class HugePageLooks: @unchecked Sendable {
     private static let patienceMax: UInt8 = 64
     /// Touched pages, of all 512, from which on a huge page is worth more whole.
     static let touchedMin = hugePageSize / pageSize * 7 / 8
+    /// Pages found touched by one pass from which on it is worth counting those of a longer time.
+    private static let busyMin = hugePageSize / pageSize / 4
 
-    init(count: Int) { entries = Array(repeating: Entry(), count: count) }
+    /// Memory that it takes.
+    var bytes: Int { entries.count * MemoryLayout<Entry>.stride }
+
+    public init(count: Int) { entries = Array(repeating: Entry(), count: count) }
 
     /// The huge page was found touched, mapped as one. True when it has been warm for
     /// `age`, times its patience.
-    func isDue(_ index: Int, at now: UInt64, age: UInt64) -> Bool {
-        guard case .warm(let since) = entries[index].look else {
+    public func isDue(_ index: Int, at now: UInt64, age: UInt64) -> Bool {
+        switch entries[index].look {
+        case .warm(let since), .asked(_, let since):
+            entries[index].look = .warm(since: since)
+            return now &- since >= age * UInt64(entries[index].patience)
+        case .unknown, .inside, .split, .busy:
             // Also when the kernel made a split one whole by itself.
             entries[index].look = .warm(since: now)
             return false
         }
-        return now &- since >= age * UInt64(entries[index].patience)
     }
 
-    func wasSplit(_ index: Int, at now: UInt64) { entries[index].look = .inside(since: now) }
-
-    /// Since when the huge page has been looked into; nil when it is not, or not any
-    /// more: after an idle age the pages' own ages tell all.
-    func insideSince(_ index: Int, at now: UInt64, age: UInt64) -> UInt64? {
-        guard case .inside(let since) = entries[index].look else { return nil }
-        if now &- since > age { entries[index].look = .split }
-        return since
+    /// It has been armed, and is to be looked at again soon, before it is split.
+    public func ask(_ index: Int, at now: UInt64) {
+        guard case .warm(let since) = entries[index].look else { return }
+        entries[index].look = .asked(at: now, warmSince: since)
     }
 
-    /// It was made whole again: looking did not pay.
-    func becameWhole(_ index: Int) {
+    /// Those that were armed then or later, to be looked at again.
+    public func asked(since time: UInt64) -> [Int] {
+        entries.indices.filter {
+            if case .asked(let at, _) = entries[$0].look { at >= time } else { false }
+        }
+    }
+
+    /// It was in use at once: it is worth more whole, for twice as long as before.
+    public func wasInUse(_ index: Int, at now: UInt64) {
+        let patience = entries[index].patience
+        entries[index] = Entry(look: .warm(since: now), patience: min(patience * 2, Self.patienceMax))
+    }
+
+    public func wasSplit(_ index: Int, at now: UInt64) { entries[index].look = .inside(since: now) }
+
+    /// So many of its pages, mapped one by one, were found touched by one pass.
+    public func foundSmall(_ index: Int, touched: Int, at now: UInt64) {
+        switch entries[index].look {
+        case .inside: break
+        case .busy where touched < Self.busyMin: entries[index].look = .split
+        case .busy: break
+        case .unknown, .warm, .asked, .split:
+            if touched >= Self.busyMin { entries[index].look = .busy(since: now) }
+        }
+    }
+
+    /// From when on touches count for whether it is to be made whole again; nil when that is
+    /// not the question: after an idle age the pages' own ages have told all, until many are in
+    /// use for as long.
+    public func mendSince(_ index: Int, at now: UInt64, age: UInt64) -> UInt64? {
+        switch entries[index].look {
+        case .inside(let since):
+            if now &- since > age { entries[index].look = .split }
+            return since
+        case .busy(let since):
+            guard now &- since >= age * UInt64(entries[index].patience) else { return nil }
+            entries[index].look = .busy(since: now)
+            return since
+        case .unknown, .warm, .asked, .split:
+            return nil
+        }
+    }
+
+    /// It was made whole again: small pages did not pay.
+    public func becameWhole(_ index: Int) {
         let patience = entries[index].patience
         entries[index] = Entry(look: .unknown, patience: min(patience * 2, Self.patienceMax))
     }

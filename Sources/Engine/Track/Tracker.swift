@@ -6,7 +6,7 @@ import Kernel
 /// holder of the pager's pass lock: the worker, or a control call.
 @safe public final class Tracker<Port: KernelPort>: @unchecked Sendable {
     let pager: Pager<Port>
-    private let runs: UnsafeMutableBufferPointer<ScanRun>
+    let runs: UnsafeMutableBufferPointer<ScanRun>
     public internal(set) var history: IdleHistory
     /// Resident pages by stamp, of all blocks, as of the last pass or recount.
     public private(set) var pagesByStamp = [Int](repeating: 0, count: AgeMap.stampCount)
@@ -16,13 +16,17 @@ import Kernel
     /// When the last pass began to look, in nanoseconds: nothing is known of later touches.
     public private(set) var lookedAt: UInt64
     private var touchedPages = 0
+    private var lightFaults = 0
+    /// Touched pages, mapped one by one, of the huge page that is looked at.
+    private var small = (index: -1, touched: 0)
     /// Pages that were found touched, by the stamp they had before. Of the block looked at.
     private var returned = [Int](repeating: 0, count: AgeMap.stampCount)
     private var hasWarned = false
-    private var splits = SplitAllowance()
-    /// How long a huge page stays warm before it is looked into, in nanoseconds; nil when
-    /// nothing is to be evicted.
-    private var lookAge: UInt64?
+    var splits = SplitAllowance()
+    /// What the pass that is under way does with huge pages that stay warm.
+    var splitting = Splitting.never
+    /// When huge pages that were asked about are to be looked at again, on the kernel's clock.
+    public internal(set) var glanceAt: UInt64?
 
     /// From 512 on the kernel takes whole pages for its own copy of them (`do_pagemap_scan`),
     /// which costs more than the look at a quiet huge page.
@@ -42,19 +46,22 @@ import Kernel
     deinit { unsafe runs.deallocate() }
 
     /// Looks at what is due of every attached block, and ends a span of the history.
-    public func pass(lookAge: UInt64?) {
-        self.lookAge = lookAge
-        lookedAt = pager.kernel.now()
-        splits.beginPass()
+    public func pass(_ splitting: Splitting) {
+        self.splitting = splitting
+        let now = pager.kernel.now()
+        splits.beginPass(elapsed: now &- lookedAt)
+        lookedAt = now
         touchedPages = 0
+        lightFaults = 0
         pager.regions.forEach { region in
             noteReturned(region) { visitDue(region) }
-            if let lookAge, !region.guard.isShared { mendDense(region, lookAge) }
+            if !region.guard.isShared { mendDense(region) }
         }
         // A touch between the scan of a page and its arming is not noted: the span it
         // falls into ends only here, so that no page looks idle for longer than it was.
         endSpan()
         pager.counters.touchedPages.store(touchedPages, ordering: .relaxed)
+        pager.counters.lightFaults.store(lightFaults, ordering: .relaxed)
         pager.counters.passes.increment()
     }
 
@@ -143,6 +150,7 @@ import Kernel
                 start: address, end: end, tracked: pager.tracking, into: runs)
             guard case .runs(let count, let walkedTo) = result, walkedTo > address else {
                 warnOnce("cannot scan \(region.name)")
+                endSmall(region)
                 return false
             }
             for index in 0..<count {
@@ -166,21 +174,35 @@ import Kernel
         pager.noteUnmapped(region, next..<pages.upperBound, stamp: history.current)
         rest(region, quietFrom..<hugePages.upperBound)
         if let toArm { arm(region, toArm) }
+        endSmall(region)
         return true
     }
 
     private func noteTouched(_ region: Region, _ pages: Range<Int>, isHuge: Bool) {
         region.merged.remove(pages)
         touchedPages += pages.count
+        // The first access to a huge page makes all of it accessible.
+        lightFaults += isHuge ? max(1, pages.count * pageSize / hugePageSize) : pages.count
         for index in region.hugePage(of: pages.lowerBound)...region.hugePage(of: pages.upperBound - 1) {
             let part = pages.clamped(to: region.pages(ofHugePage: index))
             let arrived = returned[Int(AgeMap.absent)]
             region.ages.stamp(part, history.current, returned: &returned)
             region.visits.wasTouched(
                 index, pages: part.count - (returned[Int(AgeMap.absent)] - arrived))
+            if !isHuge { countSmall(region, index, part.count) }
         }
         guard isHuge, !region.guard.isShared else { return }
         splitSome(region, region.address(of: pages.lowerBound)..<region.address(of: pages.upperBound))
+    }
+
+    private func countSmall(_ region: Region, _ index: Int, _ touched: Int) {
+        if small.index != index { endSmall(region) }
+        small = (index, small.touched + touched)
+    }
+
+    private func endSmall(_ region: Region) {
+        if small.index >= 0 { region.looks.foundSmall(small.index, touched: small.touched, at: lookedAt) }
+        small = (-1, 0)
     }
 
     /// Nothing was touched in these huge pages. Where the kernel may fill holes without
@@ -198,39 +220,6 @@ import Kernel
         }
     }
 
-    /// Splits those touched huge pages whose time has come.
-    private func splitSome(_ region: Region, _ range: Range<UInt64>) {
-        guard let lookAge else { return }
-        let now = pager.kernel.now()
-        for start in stride(from: range.lowerBound, to: range.upperBound, by: hugePageSize) {
-            let index = region.hugePage(at: start)
-            splits.sawTouched()
-            guard region.looks.isDue(index, at: now, age: lookAge), splits.take() else { continue }
-            region.looks.wasSplit(index, at: now)
-            // Arming a part of a huge mapping splits the mapping; the whole is armed below.
-            arm(region, start..<start + UInt64(pageSize))
-        }
-    }
-
-    /// Makes those huge pages whole again that were split and are in use throughout.
-    private func mendDense(_ region: Region, _ lookAge: UInt64) {
-        let now = pager.kernel.now()
-        for index in 0..<region.hugePageCount {
-            guard let since = region.looks.insideSince(index, at: now, age: lookAge) else { continue }
-            let pages = region.pages(ofHugePage: index)
-            // The block's first and last may be cut: they are not huge pages.
-            guard pages.count == hugePageSize / pageSize else { continue }
-            // The kernel would bring them back to make a huge page of them.
-            if region.swapped.intersects(pages) { continue }
-            let stamps = history.stamps(touchedSince: since)
-            let touched = pages.count { stamps.contains(region.ages[$0]) }
-            guard touched >= HugePageLooks.touchedMin else { continue }
-            if pager.kernel.collapse(start: region.address(of: pages.lowerBound)) == nil {
-                region.looks.becameWhole(index)
-            }
-        }
-    }
-
     private func arm(_ region: Region, _ range: Range<UInt64>, after pending: inout Range<UInt64>?) {
         if let before = pending, range.lowerBound - before.upperBound <= Self.armGapMax {
             pending = before.lowerBound..<range.upperBound
@@ -240,7 +229,7 @@ import Kernel
         pending = range
     }
 
-    private func arm(_ region: Region, _ range: Range<UInt64>) {
+    func arm(_ region: Region, _ range: Range<UInt64>) {
         guard pager.tracking else { return }
         let errno = pager.arm(
             region, start: range.lowerBound, length: range.upperBound - range.lowerBound)
@@ -248,29 +237,8 @@ import Kernel
         if let errno { warnOnce("cannot arm guest memory: \(errno.text)") }
     }
 
-    private func warnOnce(_ message: String) {
+    func warnOnce(_ message: String) {
         if !hasWarned { pager.host.log(.warning, message) }
         hasWarned = true
-    }
-}
-
-/// How many huge pages may be split in one pass: until one is whole again its pages are
-/// touched one fault each, so only a small share is looked into at a time.
-private struct SplitAllowance {
-    private static let perPassMin = 4
-    private static let shareDivisor = 32
-    private var left = 0
-    private var touched = 0
-
-    mutating func beginPass() {
-        left = max(Self.perPassMin, touched / Self.shareDivisor)
-        touched = 0
-    }
-
-    mutating func sawTouched() { touched += 1 }
-
-    mutating func take() -> Bool {
-        left -= 1
-        return left >= 0
     }
 }

@@ -5,8 +5,10 @@ import CNBD
 @safe final class NBDConnection: @unchecked Sendable {
     private var handle: OpaquePointer?
     let export: NBDExport
-    /// Its socket. libnbd closes it when the connection ends.
-    let descriptor: Int32
+    /// Its socket, by a number of our own: libnbd closes its own as soon as the connection ends, on
+    /// whatever thread, and then that number may be another connection's at once.
+    private let socket: Descriptor
+    var descriptor: Int32 { socket.number }
 
     static let commandsMax = Int(CNBD_COMMANDS_MAX)
 
@@ -29,8 +31,13 @@ import CNBD
         case Int32(CNBD_CANCELLED): throw .cancelled
         default: throw .system(Errno(-answer))
         }
+        let number = unsafe clinux_duplicate(cnbd_descriptor(made))
+        if let errno = Errno.from(number) {
+            unsafe cnbd_close(made)
+            throw .system(errno)
+        }
         unsafe handle = made
-        descriptor = unsafe cnbd_descriptor(made)
+        socket = Descriptor(adopting: number)
         export = NBDExport(said)
     }
 
@@ -134,12 +141,15 @@ struct NBDExport: Equatable, Sendable {
     /// What transfers are aligned to.
     var blockSize: Int { blockMin <= 512 ? 512 : pageSize }
 
-    func check(_ wanted: UInt64) throws(NBDFailure) {
+    /// Refuses what cannot be used, before anything is written to it.
+    func check(_ options: NBDOptions) throws(NBDFailure) {
         if isReadOnly { throw .readOnly }
         if blockMin > UInt64(pageSize) { throw .blockSize(blockMin) }
         if blockMax != 0, blockMax < UInt64(pageSize) { throw .blockSize(blockMax) }
-        if size < max(wanted, UInt64(2 * pageSize)) {
-            throw .tooSmall(export: size, wanted: max(wanted, UInt64(2 * pageSize)))
+        let wanted = max(options.size, options.sizes.lowerBound)
+        if size < wanted { throw .tooSmall(export: size, wanted: wanted) }
+        if options.size == 0, size > options.sizes.upperBound {
+            throw .tooLarge(export: size, most: options.sizes.upperBound)
         }
     }
 }

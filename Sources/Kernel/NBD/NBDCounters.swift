@@ -2,6 +2,8 @@ import Synchronization
 
 /// What has been done over the connections of a device. Any thread reads them.
 public final class NBDCounters: Sendable {
+    /// Connections that are there at this moment.
+    public let connected = Atomic<Int>(0)
     /// Connections that were lost, or given up because nothing came over them any more.
     public let losses = Atomic<UInt64>(0)
     /// Connections that were made in the place of lost ones.

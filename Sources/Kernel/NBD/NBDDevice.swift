@@ -21,7 +21,6 @@ public final class NBDDevice: StoreDevice {
     public let size: UInt64
     public let blockSize: Int
     public let counters: NBDCounters
-    public let traffic = DeviceTraffic()
     private let lanes: [NBDLane]
     private let canTrim: Bool
     private let fetchPoller: Poller

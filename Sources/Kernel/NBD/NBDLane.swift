@@ -14,8 +14,6 @@ struct NBDSetting: Sendable {
     /// Wakes the keeper.
     let wakeUp: Signal
     let counters: NBDCounters
-
-    static let depth = 64
 }
 
 /// One connection to the server and what is asked over it. A transfer is taken in while the

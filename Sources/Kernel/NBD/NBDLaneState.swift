@@ -36,16 +36,16 @@ struct NBDLaneState: ~Copyable {
     private var isFetchRaised = false
 
     /// The slots: of fetches, of the evict queue, and one for a discard.
-    private static var fetchSlots: Range<Int> { 0..<NBDSetting.depth }
-    private static var evictSlots: Range<Int> { NBDSetting.depth..<2 * NBDSetting.depth }
-    private static var trimSlot: Int { 2 * NBDSetting.depth }
+    private static var fetchSlots: Range<Int> { 0..<TransferQueue.depth }
+    private static var evictSlots: Range<Int> { TransferQueue.depth..<2 * TransferQueue.depth }
+    private static var trimSlot: Int { 2 * TransferQueue.depth }
     private static var trimPartLength: Int { 1 << 30 }
     private static var checkInterval: UInt64 { 250_000_000 }
 
     init(_ setting: NBDSetting) {
         self.setting = setting
         requests = ContiguousArray(repeating: NBDRequest(), count: Self.trimSlot + 1)
-        let empty = SlotQueue(capacity: NBDSetting.depth + 1)
+        let empty = SlotQueue(capacity: TransferQueue.depth + 1)
         unused = PerQueue(fetch: empty, evict: empty)
         waiting = PerQueue(fetch: empty, evict: empty)
         finished = PerQueue(fetch: empty, evict: empty)
@@ -55,7 +55,7 @@ struct NBDLaneState: ~Copyable {
 
     var openEvictions: Int { open.evict }
 
-    private static func queue(of slot: Int) -> TransferQueue { slot < NBDSetting.depth ? .fetch : .evict }
+    private static func queue(of slot: Int) -> TransferQueue { slot < TransferQueue.depth ? .fetch : .evict }
 
     // MARK: Taking in and handing out
 
@@ -219,6 +219,7 @@ struct NBDLaneState: ~Copyable {
 
     mutating func install(_ connection: NBDConnection, at now: UInt64) {
         link = .up(connection)
+        setting.counters.connected.add(1, ordering: .relaxed)
         lastAnswer = now
         isBroken = false
         events = .readable
@@ -234,6 +235,7 @@ struct NBDLaneState: ~Copyable {
         setting.poller.remove(connection.descriptor)
         setting.hangUpPoller?.remove(connection.descriptor)
         connection.close()
+        setting.counters.connected.subtract(1, ordering: .relaxed)
         isBroken = false
         link = .down(NBDOutage(since: since, retryAt: now, pause: NBDOutage.pauseMin))
         NBDCounters.count(setting.counters.losses)
@@ -311,6 +313,7 @@ struct NBDLaneState: ~Copyable {
         setting.poller.remove(connection.descriptor)
         setting.hangUpPoller?.remove(connection.descriptor)
         connection.close(politely: true)
+        setting.counters.connected.subtract(1, ordering: .relaxed)
         link = .down(NBDOutage(since: 0, retryAt: .max, pause: NBDOutage.pauseMax))
     }
 }

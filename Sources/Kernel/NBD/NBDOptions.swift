@@ -5,6 +5,8 @@ public struct NBDOptions: Equatable, Sendable {
     public var uri: String
     /// Bytes of the export to use, a multiple of 4096; 0: all there are.
     public var size: UInt64
+    /// Bytes that the export must have, and those of it that can be used at most.
+    public var sizes: ClosedRange<UInt64>
     /// How long a transfer waits for a server that does not answer, in nanoseconds.
     public var timeout: UInt64
     /// A folder with `ca-cert.pem`, `client-cert.pem` and `client-key.pem`, or with `keys.psk`.
@@ -16,14 +18,18 @@ public struct NBDOptions: Equatable, Sendable {
     public static let timeoutMin: UInt64 = 1_000_000_000
     public static let connectionsDefault = 2
     public static let connectionsMax = 16
+    /// A page, and what says that the export is ours; anything that an offset can name.
+    public static let sizesDefault = UInt64(2 * pageSize)...UInt64(Int64.max)
     static let schemes = ["nbd", "nbds", "nbd+unix", "nbds+unix"]
 
     public init(
-        uri: String, size: UInt64 = 0, timeout: UInt64 = timeoutDefault,
-        tlsCertificates: String? = nil, connections: Int = connectionsDefault
+        uri: String, size: UInt64 = 0, sizes: ClosedRange<UInt64> = sizesDefault,
+        timeout: UInt64 = timeoutDefault, tlsCertificates: String? = nil,
+        connections: Int = connectionsDefault
     ) {
         self.uri = uri
         self.size = size
+        self.sizes = sizes
         self.timeout = timeout
         self.tlsCertificates = tlsCertificates
         self.connections = connections
@@ -54,6 +60,8 @@ public enum NBDFailure: Error, Equatable {
     case readOnly
     /// The export's size and the size wanted, in bytes.
     case tooSmall(export: UInt64, wanted: UInt64)
+    /// The export's size and the most that can be used of it, in bytes.
+    case tooLarge(export: UInt64, most: UInt64)
     /// The smallest or the largest transfer that the server takes, in bytes.
     case blockSize(UInt64)
     /// The first transfer failed.
@@ -71,6 +79,8 @@ public enum NBDFailure: Error, Equatable {
         case .readOnly: "the export is read-only"
         case .tooSmall(let export, let wanted):
             "the export has \(export) bytes, which is less than the \(wanted) wanted"
+        case .tooLarge(let export, let most):
+            "the export has \(export) bytes, of which at most \(most) can be used; give a size"
         case .blockSize(let bytes):
             "the server wants transfers of at least, or at most, \(bytes) bytes; 4096 must do"
         case .unusable(let errno): "the export cannot be written and read: \(errno.text)"

@@ -10,7 +10,7 @@ struct NBDStart {
         let timeout = min(NBDKeeper.attemptTimeout, options.timeout)
         let first = try NBDConnection(options, timeout: timeout, cancel: cancel)
         let export = first.export
-        try export.check(options.size)
+        try export.check(options)
         let used = (options.size == 0 ? export.size : options.size) / UInt64(pageSize) * UInt64(pageSize)
         size = used - UInt64(pageSize)
         do throws(Errno) {

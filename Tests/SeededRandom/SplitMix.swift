@@ -1,9 +1,12 @@
-/// The only source of chance in a simulated run, so that a seed replays it (SplitMix64).
+/// SplitMix64: chance that a seed repeats, the same everywhere. The only source of it in a
+/// simulated run.
 public struct SplitMix: Sendable {
-    private var state: UInt64
+    @usableFromInline var state: UInt64
 
+    @inlinable
     public init(seed: UInt64) { state = seed }
 
+    @inlinable
     public mutating func next() -> UInt64 {
         state &+= 0x9e37_79b9_7f4a_7c15
         var mixed = state
@@ -13,6 +16,7 @@ public struct SplitMix: Sendable {
     }
 
     /// 0 up to, not including, `bound`.
+    @inlinable
     public mutating func below(_ bound: Int) -> Int { Int(next() % UInt64(bound)) }
 
     /// True `perMille` times in a thousand; draws nothing when it can't be.

@@ -1,0 +1,48 @@
+import Kernel
+
+/// Reads that a device does not end. A server is given up after its time-out, and Linux gives up
+/// most disks; where neither happens, nothing ends an access's wait but the device. The host
+/// program is told then as of a page that cannot be read, and again when the page is there.
+extension FaultServer {
+    /// Nanoseconds: what Linux gives a disk, as a rule, before it resets it.
+    public static var answerMaxDefault: UInt64 { 30_000_000_000 }
+
+    func noteOverdue(at now: UInt64) {
+        fetches.forEachOverdue(at: now, after: answerMax) { fetch in
+            let page = fetch.region.head(of: fetch.page)
+            guard fetch.isAwaited, !pager.store.givesUp(fetch.tier), !waiting.contains(fetch.region, page)
+            else { return }
+            pager.noteUnreadable(fetch.tier)
+            park(fetch.region, page, .timedOut, tier: fetch.tier)
+        }
+    }
+}
+
+/// Devices that do not end what the worker has asked of them: a write, a discard, a read of what is
+/// to move. Nothing but the device can end that; the worker, which waits, cannot tell, so this
+/// thread does.
+extension FaultServer {
+    public func noteHungDevices() {
+        let now = pager.kernel.now()
+        guard now &- hungLookAt >= Self.hungPause else { return }
+        hungLookAt = now
+        pager.store.reading { pager.store.forEachTier { note($0, at: now) } }
+    }
+
+    private static var hungPause: UInt64 { 500_000_000 }
+
+    private func note(_ tier: Tier<Port>, at now: UInt64) {
+        guard let device = tier.device, !device.givesUp else { return }
+        let since = device.traffic.workerWaitsSince.load(ordering: .relaxed)
+        // Taken before `now` may have been taken after it.
+        let isHung = since != 0 && now > since && now - since >= answerMax
+        guard tier.isHung.exchange(isHung, ordering: .relaxed) != isHung else { return }
+        if isHung {
+            pager.counters.writeErrors.increment()
+            pager.store.noteWriteError(tier.index)
+            pager.host.report(.writeFailed(.timedOut, tier.index, region: nil, page: 0))
+        } else if !tier.isFailing {
+            pager.host.report(.writeRecovered(tier.index))
+        }
+    }
+}
