@@ -17,7 +17,7 @@ report() { # NAME STATUS SECONDS
     else
         failed=$((failed + 1))
         printf 'FAILED  %-32s %4d s  see %s\n' "$1" "$3" "$logs/$1.log"
-        tail -n 25 "$logs/$1.log" | sed 's/^/        | /'
+        tail -n 60 "$logs/$1.log" | sed 's/^/        | /'
     fi
 }
 

@@ -89,6 +89,17 @@ uptime_seconds() {
     echo "$up"
 }
 
+# CPU time that the emulator has used, in milliseconds: a clock that stands still while other
+# work on the machine outside has the CPU.
+emulator_cpu() {
+    local answer
+    {
+        echo >&9
+        read -r answer <&9
+    } 9<>"$LAB_CLOCK"
+    echo "$answer"
+}
+
 # wait_until SECONDS WHAT COMMAND…: until the command succeeds.
 wait_until() {
     local deadline what=$2
@@ -172,6 +183,7 @@ guest_launch() {
 }
 
 # guest_start [QEMU ARGUMENT…]: starts QEMU, and returns when the guest is ready for commands.
+# shellcheck disable=SC2120 # scenarios pass them
 guest_start() {
     guest_launch "$@"
     guest_wait '^ready ' 120
@@ -193,7 +205,10 @@ guest_wait() {
     guest_line=${answer#* }
     case $status in
     0) return 0 ;;
-    3) fail "the guest broke down: $guest_line" ;;
+    3)
+        note_breakdown
+        fail "the guest broke down: $guest_line"
+        ;;
     4)
         note_where_guest_is
         fail "the guest did not say '$1' within $2 s; last: $(tail -n 1 "$guest_log")"
@@ -203,12 +218,27 @@ guest_wait() {
     esac
 }
 
-# Where the guest's CPUs are and what interrupts they have, to tell a guest that waits from
-# one that is slow: the instruction pointers of two looks.
+# What the guest's kernel says of its end, from the line on that told of it. It takes a while
+# to say that, and says it to its console only.
+note_breakdown() {
+    sleep 3
+    grep -F -A 40 -- "$guest_line" "$guest_log" | head -n 41 | sed 's/^/guest: /' >&2
+}
+
+# Where the guest's CPUs are and what interrupts they have, where QEMU's threads are, and what
+# the pager has counted, to tell a guest that waits from one that is slow: two looks.
 note_where_guest_is() {
-    local what
-    for what in 'info registers -a' 'info lapic' 'info pic' 'info registers -a'; do
-        hmp "$what" | sed 's/\\r\\n/\n/g'
+    local look what thread
+    for look in 1 2; do
+        for what in 'info registers -a' 'info lapic' 'info pic'; do
+            hmp "$what" | sed 's/\\r\\n/\n/g'
+        done
+        [ -z "$PAGER" ] || qmp query-memory-pager
+        for thread in "/proc/$guest_pid/task"/*; do
+            echo "$(cat "$thread/comm"): $(cut -d ' ' -f 3,14,15 "$thread/stat")"
+            cat "$thread/stack"
+        done
+        [ "$look" = 2 ] || sleep 2
     done >"$logs/where.log" 2>&1 || true
 }
 
@@ -292,10 +322,11 @@ hmp() { qmp "{\"execute\":\"human-monitor-command\",\"arguments\":{\"command-lin
 # run_state: "running", "io-error", …
 run_state() { qmp query-status | lab json status; }
 
-# event_wait NAME SECONDS: a QMP event of that name; the whole of it is in $event_line.
+# event_wait NAME SECONDS [REGEX]: a QMP event of that name whose data match; the whole of it
+# is in $event_line.
 event_wait() {
     local answer status=0
-    answer=$(lab wait "$events_log" "$event_mark" "$2" 0 "\"event\": *\"$1\"") || status=$?
+    answer=$(lab wait "$events_log" "$event_mark" "$2" 0 "\"event\": *\"$1\".*${3-}") || status=$?
     event_mark=${answer%% *}
     event_line=${answer#* }
     [ "$status" = 0 ] || fail "no event $1 within $2 s"
@@ -382,13 +413,24 @@ guest_ram_rss() {
 
 # ---- the host beside the pager ---------------------------------------------------------
 
-# swap_on SIZE: compressed swap in RAM, of that many bytes before compression.
+# swap_on SIZE [ALGORITHM]: compressed swap in RAM, of that many bytes before compression.
 swap_on() {
-    echo lz4 >/sys/block/zram0/comp_algorithm
+    echo "${2:-lz4}" >/sys/block/zram0/comp_algorithm
     echo "$1" >/sys/block/zram0/disksize
     mkswap /dev/zram0 >/dev/null
     swapon /dev/zram0
 }
+
+# make_disk MEBIBYTES: /dev/dm-0 on a loop device on a file. A scenario breaks it by another table
+# for `disk`, of $sectors sectors, and repair_disk mends it.
+make_disk() {
+    readonly sectors=$(($1 << 11))
+    truncate -s "$1M" /disk/backing
+    losetup /dev/loop0 /disk/backing
+    lab dm create disk "0 $sectors linear /dev/loop0 0"
+    wait_until 10 "the disk appears" test -b /dev/dm-0
+}
+repair_disk() { lab dm load disk "0 $sectors linear /dev/loop0 0"; }
 
 # cgroup_enter NAME CONTROLLER: what is started from here on is in a cgroup of that name,
 # until cgroup_leave. Its folder is in $vm_cgroup.
@@ -425,6 +467,17 @@ stress_guest() {
     note "$guest_line"
     note "evictions, faults, rescues: $(pager_stat evictions faults rescues)"
     expect_eq "mismatches under stress" "$(guest_field mismatches)" 0
+}
+
+# stress_and_verify TRACKER GUARD SECONDS EVICTIONS: a guest from its boot to its end, under such
+# stress, with so many evictions at least.
+stress_and_verify() {
+    guest_start
+    stress_guest "$1" "$2" "$3"
+    expect_ge "evictions" "$(pager_stat evictions)" "$4"
+    pager_set limit 0 # what follows is about bytes, not about pressure
+    guest_verify 150
+    guest_quit
 }
 
 # ---- the end -------------------------------------------------------------------------

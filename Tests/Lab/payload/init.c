@@ -147,7 +147,8 @@ static void obey(char **w, int n)
     } else if (!strcmp(w[0], "net")) {
         command_net(word(w, n, 1, "eth0"), word(w, n, 2, "eth1"), number(w, n, 3, 64));
     } else if (!strcmp(w[0], "serve")) {
-        command_serve(number(w, n, 1, 64));
+        command_serve(number(w, n, 1, 64), !strcmp(word(w, n, 2, "scattered"), "latest"),
+                      number(w, n, 3, 100));
     } else if (!strcmp(w[0], "warm")) {
         command_warm(number(w, n, 1, 100), number(w, n, 2, 100));
     } else if (!strcmp(w[0], "request")) {

@@ -3,8 +3,9 @@
  *
  * A page's first half is pseudo-random from (page, version), so no two pages and no two
  * versions of a page are alike, unless equal ones are asked for; its second half is one
- * repeated word, so it compresses by about two. Its last word counts the touches of the hot thread. What a page must hold is
- * kept in a shadow table; both live in guest RAM, so both are paged.
+ * repeated word, so it compresses by about two. Its last word counts the touches of the hot
+ * thread. What a page must hold is kept in a shadow table; both live in guest RAM, so both
+ * are paged.
  *
  * Copyright the Frostline authors. SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -19,6 +20,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "payload.h"
@@ -29,6 +31,7 @@
 #define LOCKED_PAUSE_MICROSECONDS 50
 #define HOT_NICENESS 5
 #define HOT_REPORT_SECONDS 0.5
+#define KEPT_FREE_BYTES (8u << 20)
 #define NEVER UINT32_MAX /* the version of a page not filled yet */
 #define EQUAL_KINDS 64   /* contents that pages which are to be equal have */
 
@@ -208,6 +211,22 @@ int page_check(uint64_t page)
     return 1;
 }
 
+/* A guest that runs out of memory has nothing to kill but this process, and panics. */
+static int leaves_enough(uint64_t bytes)
+{
+    uint64_t shadows = bytes / PAGE_BYTES * sizeof(struct shadow);
+    struct sysinfo info;
+
+    sysinfo(&info);
+    if (bytes + shadows + KEPT_FREE_BYTES <= info.freeram * info.mem_unit) {
+        return 1;
+    }
+    say("error: %llu bytes cannot be filled and %u be left, of %llu that are free",
+        (unsigned long long)bytes, KEPT_FREE_BYTES,
+        (unsigned long long)info.freeram * info.mem_unit);
+    return 0;
+}
+
 void command_fill(int percent, int huge, int equal_percent)
 {
     uint64_t bytes = ram_bytes() / 100 * (uint64_t)percent / PAGE_BYTES * PAGE_BYTES;
@@ -215,6 +234,9 @@ void command_fill(int percent, int huge, int equal_percent)
 
     if (memory.bytes) {
         say("error: already filled");
+        return;
+    }
+    if (!leaves_enough(bytes)) {
         return;
     }
     memory.page_count = bytes / PAGE_BYTES;

@@ -73,7 +73,7 @@ void command_balloon(void);
 
 /* ---- service.c: redis-server and a client of its ---- */
 
-void command_serve(int mebibytes);
+void command_serve(int mebibytes, int latest, int percent);
 void command_warm(int thousands, int hundredths);
 void command_request(int seconds, int hundredths);
 void command_recall(int count);

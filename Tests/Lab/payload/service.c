@@ -30,6 +30,8 @@
 static struct {
     int socket;
     uint64_t keys;
+    uint64_t asked; /* keys that are asked for; the others only take memory */
+    int latest;     /* the newest keys are asked for most, as in YCSB's workload D */
     double *cumulated; /* probability of a key up to this rank */
     double exponent;
     float *latencies; /* seconds */
@@ -179,9 +181,11 @@ static int get(uint64_t key, int whole)
     return next_reply(key, whole);
 }
 
-void command_serve(int mebibytes)
+void command_serve(int mebibytes, int latest, int percent)
 {
+    service.latest = latest;
     service.keys = ((uint64_t)mebibytes << 20) / (VALUE_BYTES + 96);
+    service.asked = service.keys * (uint64_t)percent / 100;
     service.latencies = mmap(NULL, LATENCIES_MAX * sizeof(float), PROT_READ | PROT_WRITE,
                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     service.cumulated = malloc(service.keys * sizeof(double));
@@ -200,10 +204,10 @@ static void set_exponent(double exponent)
     if (service.exponent == exponent) {
         return;
     }
-    for (uint64_t rank = 1; rank <= service.keys; rank++) {
+    for (uint64_t rank = 1; rank <= service.asked; rank++) {
         sum += pow((double)rank, -exponent);
     }
-    for (uint64_t rank = 1; rank <= service.keys; rank++) {
+    for (uint64_t rank = 1; rank <= service.asked; rank++) {
         part += pow((double)rank, -exponent);
         service.cumulated[rank - 1] = part / sum;
     }
@@ -213,7 +217,7 @@ static void set_exponent(double exponent)
 static uint64_t draw_key(uint64_t *random)
 {
     double chance = (double)(next(random) >> 11) / (double)(UINT64_C(1) << 53);
-    uint64_t low = 0, high = service.keys - 1;
+    uint64_t low = 0, high = service.asked - 1;
 
     while (low < high) {
         uint64_t middle = (low + high) / 2;
@@ -224,7 +228,7 @@ static uint64_t draw_key(uint64_t *random)
             high = middle;
         }
     }
-    return low * SCATTER % service.keys;
+    return service.latest ? service.keys - 1 - low : low * SCATTER % service.keys;
 }
 
 static int by_size(const void *a, const void *b)

@@ -1,7 +1,7 @@
 # Does the tracker know what is cold? A guest that knows when it touched each page is the judge.
 # shellcheck shell=dash
 #lab: LAB_TIMEOUT=240
-: "${GUEST_MEMORY=160M}"
+: "${GUEST_MEMORY=168M}"
 : "${TRACKER=rwp}"                        # or wp, zap, none; damon, which needs PAGER=
 : "${IDLE=6}"                             # seconds that "idle" means
 : "${PATTERNS=zipf scan read-only}"       # "all": these, uniform, phases and write-only

@@ -1,20 +1,35 @@
 # What saving memory costs a real service: redis with a data set that is mostly cold, under a
-# stall budget; and, from the same state on, without a pager, before and after, and with as much
-# taken away by the host's own reclaim into zram. One guest at a time: several at once, even idle,
-# slow the emulator down out of all proportion.
+# stall budget; from the same state on without a pager; and with as much taken away by the
+# host's own reclaim into zram. A fourth has no pager either, but its memory in small pages: so
+# much of what is lost is the price of them. All guests are there together, but one runs at a
+# time, and they take turns every few seconds, so that what else slows this machine slows them
+# alike; requests are counted for each second of CPU time that the emulator has.
 # shellcheck shell=dash
-#lab: LAB_MEMORY=2560M LAB_TIMEOUT=2400 LAB_SERVICE=yes
+#lab: LAB_MEMORY=3072M LAB_TIMEOUT=3000 LAB_SERVICE=yes
 : "${GUEST_MEMORY=384M}"
 : "${GUEST_INITRD=/run/guest.cpio}"
 # Half of the 2 % that may be lost: looking and evicting cost something, too.
-: "${PAGER=tracker=rwp,store=compressed,mode=off,limit=0,idle-age=0,stall-budget=10000}"
+: "${BUDGET=10000}"
+# "lz4" or "zstd": of the pager's memory and of zram alike.
+: "${COMPRESSION=lz4}"
+[ -n "${PAGER+set}" ] ||
+    PAGER='"tracker":"rwp","mode":"off","limit":0,"idle-age":0,"stall-budget":'$BUDGET',"tiers":[{"type":"compressed","compression":"'$COMPRESSION'"}]'
 # Of the guest's memory, 65 %.
 : "${DATA_MIB=250}"
+# Which keys are popular: "latest", the newest, which lie together (YCSB's workload D); or
+# "scattered", with a popular one in most of the huge pages.
+: "${POPULAR=latest}"
+# Per cent of the keys, the popular ones, that are asked for at all.
+: "${ASKED=20}"
 # Hundredths of the exponent of Zipf's law.
 : "${EXPONENT=150}"
 # Thousands of requests before anything leaves: a service has a past.
-: "${WARM=600}"
-: "${SETTLE=300}" "${WINDOW=30}" "${CALIBRATIONS=3}" "${ROUNDS=5}"
+: "${WARM=200}"
+# Seconds to settle, and of a turn; turns of each guest. Two guests without a pager differ in a
+# turn by a tenth and more, each way: many short turns tell more than few long ones.
+: "${SETTLE=240}" "${WINDOW=3}" "${ROUNDS=60}"
+# "no" leaves out the guest in small pages.
+: "${SMALL=yes}"
 # shellcheck source=Tests/Lab/lib.sh
 . /lab/lib.sh
 
@@ -45,6 +60,20 @@ refaults() {
     esac
 }
 
+# CPU time of the pager's two threads so far, in nanoseconds.
+pager_cpu() {
+    local task sum=0 part _
+    for task in "/proc/$guest_pid/task"/*; do
+        case $(cat "$task/comm") in
+        frostline-*)
+            read -r part _ <"$task/schedstat"
+            sum=$((sum + part))
+            ;;
+        esac
+    done
+    echo "$sum"
+}
+
 expect_right() { [ "$(guest_field mismatches)" = 0 ] || fail "wrong replies: $guest_line"; }
 
 request() { # SECONDS
@@ -52,27 +81,18 @@ request() { # SECONDS
     expect_right
 }
 
-# window PHASE: requests, and a line of figures.
+# window ROUND: requests, and a line of figures.
 window() {
-    local before after cost
-    before=$(refaults)
+    local before after cost rate
+    before=$(refaults) rate=$(emulator_cpu)
     request "$WINDOW"
+    rate=$(($(guest_field requested) * 1000 / ($(emulator_cpu) - rate)))
     after=$(($(refaults) - before))
     cost=$(net_cost)
-    echo "$1 $guest_name $(guest_field per-1000s) $(guest_field requested) $after $cost" \
+    echo "$1 $guest_name $rate $(guest_field requested) $after $cost" \
         "$(guest_field p50) $(guest_field p99)" >>"$windows"
-    note "$1: $guest_name: $(($(guest_field per-1000s) / 1000)) a second; p50 $(guest_field p50) us," \
-        "p99 $(guest_field p99) us; $(mebibytes "$cost") MiB, $after pages brought back"
-}
-
-# repeat COUNT COMMAND…
-repeat() {
-    local left=$1
-    shift
-    while [ "$left" -gt 0 ]; do
-        "$@"
-        left=$((left - 1))
-    done
+    note "$1: $guest_name: $rate a second; p50 $(guest_field p50) us, p99 $(guest_field p99) us;" \
+        "$(mebibytes "$cost") MiB, $after pages brought back"
 }
 
 is_saved() { [ "$(qmp query-migrate | lab json status)" = completed ]; }
@@ -83,7 +103,7 @@ prepare() {
     use_guest first
     # shellcheck disable=SC2119
     guest_start
-    guest_ask "serve $DATA_MIB" '^serving ' 900
+    guest_ask "serve $DATA_MIB $POPULAR $ASKED" '^serving ' 900
     note "$(guest_field serving) keys at $(uptime_seconds)"
     qmp '{"execute":"migrate-set-parameters","arguments":{"max-bandwidth":10000000000}}' >/dev/null
     qmp "{\"execute\":\"migrate\",\"arguments\":{\"uri\":\"file:$state\"}}" >/dev/null
@@ -94,75 +114,79 @@ prepare() {
 
 goes_on() { [ "$(run_state)" = running ]; }
 
-# start NAME: a guest that serves.
+# start NAME: a guest that serves, and has done so for a while.
 start() {
     use_guest "$1"
     guest_launch -incoming "file:$state"
     wait_until 300 "$1 goes on" goes_on
-}
-
-warm() {
+    [ "$1" != guest ] || pager_set mode observe
     guest_ask "warm $WARM $EXPONENT" '^warmed ' 1800
     expect_right
 }
 
+# No time passes for the guest, nor for its pager.
+rest() {
+    [ "$guest_name" != guest ] || pager_set mode off
+    qmp stop >/dev/null
+}
+
+go_on() {
+    qmp cont >/dev/null
+    [ "$guest_name" != guest ] || pager_set mode active
+}
+
+# turn NAME: one guest runs for a window. What it does first is not counted: memory that the
+# others have pushed out of the CPU's caches.
+turn() {
+    use_guest "$1"
+    go_on
+    request 1
+    window "$round"
+    rest
+}
+
+# turns NAME…: as many rounds, every other one in the opposite order.
+turns() {
+    round=1
+    while [ "$round" -le "$ROUNDS" ]; do
+        reversed=
+        for name in "$@"; do
+            turn "$name"
+            reversed="$name $reversed"
+        done
+        # shellcheck disable=SC2086 # one word each
+        set -- $reversed
+        round=$((round + 1))
+    done
+}
+
 stop() {
+    use_guest "$1"
+    go_on
+    [ "$1" != guest ] || pager_set stall-budget 0
     guest_ask 'recall 3000' '^recalled ' 300
     expect_eq "$guest_name: wrong values among $(guest_field recalled)" "$(guest_field mismatches)" 0
     guest_quit
 }
 
-# plain NAME: what the service does without help.
-plain() {
-    start "$1"
-    request 10
-    repeat 2 window plain
-    guest_quit
-}
-
-calibrate() {
-    pager_set mode off
-    window off
-    pager_set mode observe
-    window observe
-}
-
-paged() {
-    start guest
-    budget=$(pager_stat stall-budget)
-    pager_set mode observe
-    warm
-    repeat "$CALIBRATIONS" calibrate
+# The pager finds out what the budget allows.
+settle() {
+    local left=$SETTLE
     pager_before=$(net_cost)
     pager_set mode active
-    repeat 6 settle
-    # shellcheck disable=SC2046 # one word each
-    set -- $(pager_stat fault-time.total faults)
-    waited=$1 faults=$2
-    repeat "$ROUNDS" window final
-    # shellcheck disable=SC2046 # one word each
-    set -- $(pager_stat fault-time.total faults fault-time.p50 evicted-bytes same-filled-bytes passes)
-    waited=$(($1 - waited)) faults=$(($2 - faults)) fault_p50=$3
-    note "out: $(mebibytes "$4") MiB, of that same-filled $(mebibytes "$5") MiB; $6 passes"
+    while [ "$left" -gt 0 ]; do
+        request $((SETTLE / 8))
+        note "settling: $(mebibytes "$(net_cost)") MiB, evicted $(mebibytes "$(pager_stat evicted-bytes)") MiB," \
+            "brought back $(refaults), waited $(($(pager_stat fault-time.total) / 1000000)) ms, passes $(pager_stat passes)"
+        left=$((left - SETTLE / 8))
+    done
     pager_saved=$((pager_before - $(net_cost)))
-    pager_set stall-budget 0
-    stop
-}
-
-settle() {
-    request $((SETTLE / 6))
-    note "settling: $(mebibytes "$(net_cost)") MiB, evicted $(mebibytes "$(pager_stat evicted-bytes)") MiB," \
-        "brought back $(refaults), waited $(($(pager_stat fault-time.total) / 1000000)) ms, passes $(pager_stat passes)"
 }
 
 # The host's kernel takes from the guest until as much is saved, a little at a time while the
 # guest serves, so that it can tell what is in use; what comes back then pushes something else out.
-reclaimed() {
+reclaim() {
     local said tries=0 goal
-    cgroup_enter vm memory
-    start reclaimed
-    cgroup_leave
-    warm
     kernel_before=$(net_cost)
     goal=$((kernel_before - pager_saved))
     said=$(grep -c '^requested ' "$guest_log") || true
@@ -178,27 +202,54 @@ reclaimed() {
         tries=$((tries + 1))
     done
     cat "$vm_cgroup/memory.current" >"$vm_cgroup/memory.high"
-    repeat "$ROUNDS" window final
-    echo max >"$vm_cgroup/memory.high"
-    stop
 }
 
 cat /lab/guest.cpio /lab/service.cpio >/run/guest.cpio
 echo 0 >/proc/sys/vm/page-cluster # as is usual with zram: no neighbours beside what is wanted
-swap_on "$GUEST_MEMORY"
+swap_on "$GUEST_MEMORY" "$COMPRESSION"
 
 readonly options=$PAGER
 PAGER=
 prepare
-plain plain
 PAGER=$options
-paged
+start guest
+budget=$(pager_stat stall-budget)
+settle
+rest
 PAGER=
-plain between
-reclaimed
-plain after
+start plain
+rest
+cgroup_enter vm memory
+start reclaimed
+cgroup_leave
+reclaim
+rest
+small=
+if [ "$SMALL" = yes ]; then
+    small=small
+    echo never >/sys/kernel/mm/transparent_hugepage/enabled
+    start small
+    rest
+fi
+rm "$state"
 
-# Means of the windows, with the standard error of the mean: a report as the benchmarks write it.
+use_guest guest
+# shellcheck disable=SC2046 # one word each
+set -- $(pager_stat fault-time.total faults)
+waited=$1 faults=$2 worked=$(pager_cpu)
+turns plain guest $small reclaimed
+use_guest guest
+# shellcheck disable=SC2046 # one word each
+set -- $(pager_stat fault-time.total faults fault-time.p50 evicted-bytes same-filled-bytes passes)
+waited=$(($1 - waited)) faults=$(($2 - faults)) worked=$(($(pager_cpu) - worked)) fault_p50=$3
+note "out: $(mebibytes "$4") MiB, of that same-filled $(mebibytes "$5") MiB; $6 passes"
+echo max >"$vm_cgroup/memory.high"
+stop plain
+stop guest
+stop reclaimed
+[ -z "$small" ] || stop small
+
+# Windows of one round are compared with each other: a report as the benchmarks write it.
 # shellcheck disable=SC2016 # awk's variables
 report='
 function root(x, r, i) {
@@ -207,68 +258,80 @@ function root(x, r, i) {
     for (i = 0; i < 80; i++) r = (r + x / r) / 2
     return r
 }
-function take(what, value) { n[what]++; sum[what] += value; squares[what] += value * value }
-function mean(what) { return n[what] ? sum[what] / n[what] : 0 }
-function spread(what) {
-    if (n[what] < 2) return 0
-    return root((squares[what] - sum[what] * sum[what] / n[what]) / (n[what] - 1) / n[what])
+# Of the requests of the guest without a pager in the same round, in percent.
+# The median of the rounds is in `middle`: one turn in which something else had the machine
+# hardly moves it.
+function lost(guest, i, j, sum, squares, part, sorted) {
+    for (i = 1; i <= rounds; i++) {
+        part = 100 - 100 * rate[guest, i] / rate["plain", i]
+        sum += part
+        squares += part * part
+        for (j = i; j > 1 && sorted[j - 1] > part; j--) sorted[j] = sorted[j - 1]
+        sorted[j] = part
+    }
+    middle = (sorted[int((rounds + 1) / 2)] + sorted[int((rounds + 2) / 2)]) / 2
+    error = rounds > 1 ? root((squares - sum * sum / rounds) / (rounds - 1) / rounds) : 0
+    return sum / rounds
 }
-function lost(kind, guest, base) { return 100 - 100 * mean(kind "/" guest "/rate") / mean(base "/rate") }
-function error(kind, guest, base, x, y) {
-    x = spread(kind "/" guest "/rate") / mean(base "/rate")
-    y = spread(base "/rate") / mean(base "/rate")
-    return 100 * root(x * x + y * y)
+function mean(what, guest, i, sum) {
+    for (i = 1; i <= rounds; i++) sum += what[guest, i]
+    return sum / rounds
 }
 function row(name, value, unit, floor, words) {
-    printf "%s  {\n    \"name\": \"policy/redis/%s\",\n    \"value\": %.4f,\n", comma, name, value
+    printf "%s  {\n    \"name\": \"policy/redis-%s-%s/%s\",\n    \"value\": %.4f,\n", comma, popular, asked, name, value
     if (floor == "") printf "    \"floor\": null,\n    \"ratio\": null,\n"
     else printf "    \"floor\": %.4f,\n    \"ratio\": %.4f,\n", floor, value / floor
     printf "    \"unit\": \"%s\",\n    \"floor_of\": \"%s\"\n  }", unit, words
     comma = ",\n"
 }
-$1 == "plain" { $2 = "plain" }
 {
-    requests[$1, $2] += $4
-    missed[$1, $2] += $5
-    take($1 "/" $2 "/rate", $3 / 1000)
-    take($1 "/" $2 "/cost", $6)
-    take($1 "/" $2 "/median", $7)
+    if ($1 > rounds) rounds = $1
+    rate[$2, $1] = $3
+    cost[$2, $1] = $6
+    median[$2, $1] = $7
+    requests[$2] += $4
+    missed[$2] += $5
 }
 END {
     printf "{\n\"machine\": \"%s\",\n\"commit\": \"\",\n\"notes\": [\"%s\"],\n\"results\": [\n", machine, notes
-    saved = 100 * (pager_before - mean("final/guest/cost")) / pager_before
-    kernel_saved = 100 * (kernel_before - mean("final/reclaimed/cost")) / kernel_before
-    row("saved", saved, "%", kernel_saved,
+    row("saved", 100 * (1 - mean(cost, "guest") / pager_before), "%",
+        100 * (1 - mean(cost, "reclaimed") / kernel_before),
         sprintf("of what the guest costs the host, store and pool subtracted; the hosts own reclaim into zram, " \
             "brought level (%d and %d MiB before)",
             pager_before / 1048576, kernel_before / 1048576))
-    plain = "plain/plain"
-    row("loss", lost("final", "guest", plain), "%", "",
-        sprintf("of the requests a second without a pager, %d windows against %d; standard error %.2f; " \
-            "reclaim into zram loses %.2f, standard error %.2f",
-            n["final/guest/rate"], n[plain "/rate"], error("final", "guest", plain),
-            lost("final", "reclaimed", plain), error("final", "reclaimed", plain)))
-    row("loss/tracking", lost("observe", "guest", "off/guest"), "%", "",
-        sprintf("in mode observe, nothing evicted, against mode off in turns; standard error %.2f",
-            error("observe", "guest", "off/guest")))
-    row("throughput", mean("final/guest/rate"), "/s", mean(plain "/rate"), "requests a second without a pager")
-    row("throughput/kernel", mean("final/reclaimed/rate"), "/s", mean(plain "/rate"),
+    kernel_lost = lost("reclaimed")
+    kernel_words = sprintf("%.2f, standard error %.2f, median %.2f", kernel_lost, error, middle)
+    loss = lost("guest")
+    row("loss", loss, "%", kernel_lost > 0 ? kernel_lost : "",
+        sprintf("of the requests a second without a pager, %d turns of each, standard error %.2f, " \
+            "median %.2f; reclaim into zram loses %s", rounds, error, middle, kernel_words))
+    if (("small", 1) in rate) {
+        small_lost = lost("small")
+        row("loss/small-pages", small_lost, "%", "",
+            sprintf("of a guest without a pager, its memory in small pages, standard error %.2f, " \
+                "median %.2f", error, middle))
+    }
+    row("throughput", mean(rate, "guest"), "/s", mean(rate, "plain"), "requests a second of the emulators CPU time without a pager")
+    row("throughput/kernel", mean(rate, "reclaimed"), "/s", mean(rate, "plain"),
         "the same for reclaim into zram")
-    kernel_missed = 1000 * missed["final", "reclaimed"] / requests["final", "reclaimed"]
-    row("refetches-against-kernel", 1000 * missed["final", "guest"] / requests["final", "guest"],
+    kernel_missed = 1000 * missed["reclaimed"] / requests["reclaimed"]
+    row("refetches-against-kernel", 1000 * missed["guest"] / requests["guest"],
         "/1000 requests", kernel_missed > 0 ? kernel_missed : "",
         "pages brought back because somebody waited; by reclaim into zram, as much being saved")
-    row("stall", waited / (n["final/guest/rate"] * window * 1e9) * 100, "%", budget / 1e4,
+    row("stall", waited / (rounds * window * 1e9) * 100, "%", budget / 1e4,
         "of the time, waited for pages; the budget")
+    row("cpu", worked / (rounds * (window + 1) * 1e9) * 100, "%", "",
+        "of the CPU, used by the pager, which looks, evicts and serves, while its guest runs")
     if (faults > 0)
-        row("wait", waited / faults / 1000, "us", mean(plain "/median"),
+        row("wait", waited / faults / 1000, "us", mean(median, "plain"),
             sprintf("for a page, on average, median %.0f; a request as a whole, median", fault_p50 / 1000))
     printf "\n]\n}\n"
 }'
 awk -v pager_before="$pager_before" -v kernel_before="$kernel_before" -v waited="$waited" \
-    -v faults="$faults" -v fault_p50="$fault_p50" -v window="$WINDOW" -v budget="$budget" \
+    -v faults="$faults" -v worked="$worked" -v fault_p50="$fault_p50" -v window="$WINDOW" -v budget="$budget" \
     -v machine="lab host: 1 CPU, emulated (TCG), Linux $LAB_KERNEL" \
-    -v notes="redis, $DATA_MIB MiB of values in a guest of $GUEST_MEMORY, keys by Zipf's law with exponent $EXPONENT/100; $PAGER" \
+    -v popular="$POPULAR" -v asked="$ASKED" \
+    -v notes="redis, $DATA_MIB MiB of values in a guest of $GUEST_MEMORY, keys ($POPULAR, $ASKED %) by Zipf's law with exponent $EXPONENT/100; $(echo "$options" | tr -d '"')" \
     "$report" "$windows" >/out/report.json
 awk -F '": ' '/"name"/ { name = $2 } /"value"/ { value = $2 } /"floor":/ { floor = $2 }
     /"floor_of"/ { print name, value, "beside", floor, $2 }' /out/report.json

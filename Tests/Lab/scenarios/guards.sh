@@ -1,5 +1,6 @@
 # No write is lost with any guard of a kernel with RWP: three threads write, check and discard
-# pages of the lab host's own memory, which leave as fast as they can be made to.
+# pages of the lab host's own memory, which leave as fast as they can be made to. And huge pages
+# are split where it pays.
 # shellcheck shell=dash
 #lab: LAB_PROGRAM=.build/release/frostlinePackageTests.xctest LAB_TIMEOUT=240
 # shellcheck source=Tests/Lab/lib.sh

@@ -60,10 +60,10 @@ expect_le "idle memory, once all was read" "$(working_set idle.5.bytes)" $((idle
 
 swapon /dev/zram0
 pager_set idle-age 0
-pager_set limit $((112 << 20))
+pager_set limit $((144 << 20))
 pager_set mode active
 # Less than what QEMU holds at the limit: the kernel must reclaim, all the time.
-echo 116M >"$vm_cgroup/memory.max"
+echo 148M >"$vm_cgroup/memory.max"
 before=$(vmstat pswpout)
 guest_ask "stress $SECONDS_OF_STRESS $GUEST_CPUS" '^stress ' $((SECONDS_OF_STRESS + 90))
 note "$guest_line"

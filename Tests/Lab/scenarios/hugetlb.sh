@@ -49,7 +49,7 @@ expect_eq "huge pages in the pool" "$(pool Free)" "$all"
 
 note "a guest under stress"
 guest_start
-pager_set limit $((112 << 20))
+pager_set limit $((144 << 20))
 stress_guest rwp minor "$SECONDS_OF_STRESS"
 expect_ge "evictions" "$(pager_stat evictions)" 10000
 expect_ge "fetches" "$(pager_stat fetches)" 10000
@@ -73,7 +73,7 @@ expect_eq "run state" "$(run_state)" io-error
 expect_ge "pages that are waited for" "$(pager_stat waiting-pages)" 1
 pool_set "$all"
 wait_until 60 "no page is waited for" nothing_waits
-qmp cont >/dev/null
+event_wait RESUME 30
 guest_wait '^verified ' 150
 expect_eq "mismatches in $(guest_field verified) bytes" "$(guest_field mismatches)" 0
 

@@ -2,12 +2,16 @@
  * A device-mapper device, so that a scenario can break a disk, or a piece of it, on demand:
  *   lab dm create NAME "0 SECTORS linear DEVICE 0"
  *   lab dm load NAME "0 100 linear DEVICE 0" "100 8 error"
- * "load" replaces the table of the running device. Each target is one argument.
+ *   lab dm suspend NAME
+ *   lab dm resume NAME
+ * "load" replaces the table of the running device. Each target is one argument. While it is
+ * suspended, the device answers nothing.
  *
  * Copyright the Frostline authors. SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include <fcntl.h>
 #include <linux/dm-ioctl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -67,8 +71,11 @@ int command_dm(int argc, char **argv)
     struct request request;
     int fd;
 
-    if (argc < 4) {
-        die("dm wants create|load NAME TARGET…");
+    bool suspends = argc == 3 && !strcmp(argv[1], "suspend");
+    bool resumes = argc == 3 && !strcmp(argv[1], "resume");
+
+    if (argc < 4 && !suspends && !resumes) {
+        die("dm wants create|load NAME TARGET… or suspend|resume NAME");
     }
     fd = open("/dev/mapper/control", O_RDWR | O_CLOEXEC);
     if (fd < 0) {
@@ -78,12 +85,17 @@ int command_dm(int argc, char **argv)
         prepare(&request, argv[2]);
         perform(fd, DM_DEV_CREATE, &request, "create");
     }
-    prepare(&request, argv[2]);
-    for (int i = 3; i < argc; i++) {
-        add_target(&request, argv[i]);
+    if (!suspends && !resumes) {
+        prepare(&request, argv[2]);
+        for (int i = 3; i < argc; i++) {
+            add_target(&request, argv[i]);
+        }
+        perform(fd, DM_TABLE_LOAD, &request, "load the table");
     }
-    perform(fd, DM_TABLE_LOAD, &request, "load the table");
     prepare(&request, argv[2]);
-    perform(fd, DM_DEV_SUSPEND, &request, "resume"); /* without the suspend flag: resumes */
+    if (suspends) {
+        request.header.flags = DM_SUSPEND_FLAG | DM_SKIP_LOCKFS_FLAG | DM_NOFLUSH_FLAG;
+    }
+    perform(fd, DM_DEV_SUSPEND, &request, argv[1]); /* without the suspend flag: resumes */
     return 0;
 }
