@@ -16,6 +16,12 @@ vmstat() { sed -n "s/^$1 //p" /proc/vmstat; }
 swapped_bytes() { echo $(($(sed -n 's/^VmSwap:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/$guest_pid/status") << 10)); }
 idle_bytes() { working_set "idle.$power.bytes"; }
 passes_after() { [ "$(pager_stat passes)" -ge "$1" ]; }
+reclaim_on() {
+    while :; do
+        echo 4M >"$vm_cgroup/memory.reclaim" 2>/dev/null || true
+        sleep 0.5
+    done
+}
 most_is_swapped() { echo 32M >"$vm_cgroup/memory.reclaim" 2>/dev/null || true; [ "$(swapped_bytes)" -ge $((cold / 2)) ]; }
 # Looks at memory that rests are up to 64 passes apart, in a large guest.
 look_at_all() {
@@ -62,10 +68,14 @@ swapon /dev/zram0
 pager_set idle-age 0
 pager_set limit $((144 << 20))
 pager_set mode active
-# Less than what QEMU holds at the limit: the kernel must reclaim, all the time.
+# About what QEMU holds at the limit, so that its threads must reclaim themselves at times; and
+# the host takes some all the time, however little the pager has left there.
 echo 148M >"$vm_cgroup/memory.max"
 before=$(vmstat pswpout)
+reclaim_on &
+reclaimer=$!
 guest_ask "stress $SECONDS_OF_STRESS $GUEST_CPUS" '^stress ' $((SECONDS_OF_STRESS + 90))
+kill "$reclaimer"
 note "$guest_line"
 note "evictions, faults, rescues: $(pager_stat evictions faults rescues); pages swapped out by the host: $(($(vmstat pswpout) - before))"
 expect_eq "mismatches under stress" "$(guest_field mismatches)" 0
