@@ -100,7 +100,13 @@ uptime_seconds() {
 
 # CPU time that the emulator has used, in milliseconds: a clock that stands still while other
 # work on the machine outside has the CPU.
-emulator_cpu() {
+emulator_cpu() { emulator_clock | cut -d ' ' -f 1; }
+
+# Instructions that the lab host and its guests have executed, with LAB_COUNT; then the same work
+# takes the same, whatever happens outside.
+emulator_instructions() { emulator_clock | cut -d ' ' -f 2; }
+
+emulator_clock() {
     local answer
     {
         echo >&9

@@ -3,9 +3,11 @@
 # host's own reclaim into zram. A fourth has no pager either, but its memory in small pages: so
 # much of what is lost is the price of them. All guests are there together, but one runs at a
 # time, and they take turns every few seconds, so that what else slows this machine slows them
-# alike; requests are counted for each second of CPU time that the emulator has.
+# alike. Requests are counted for each second of CPU time that the emulator has, which differs
+# from turn to turn, and for each instruction that it executes, in the guest and for the guest,
+# which hardly does, but knows nothing of caches and TLBs.
 # shellcheck shell=dash
-#lab: LAB_MEMORY=3072M LAB_TIMEOUT=3000 LAB_SERVICE=yes
+#lab: LAB_MEMORY=3072M LAB_TIMEOUT=3000 LAB_SERVICE=yes LAB_COUNT=yes
 : "${GUEST_MEMORY=384M}"
 : "${GUEST_INITRD=/run/guest.cpio}"
 # Half of the 2 % that may be lost: looking and evicting cost something, too.
@@ -83,15 +85,16 @@ request() { # SECONDS
 
 # window ROUND: requests, and a line of figures.
 window() {
-    local before after cost rate
-    before=$(refaults) rate=$(emulator_cpu)
+    local before after cost rate work
+    before=$(refaults) rate=$(emulator_cpu) work=$(emulator_instructions)
     request "$WINDOW"
+    work=$((($(emulator_instructions) - work) / $(guest_field requested)))
     rate=$(($(guest_field requested) * 1000 / ($(emulator_cpu) - rate)))
     after=$(($(refaults) - before))
     cost=$(net_cost)
     echo "$1 $guest_name $rate $(guest_field requested) $after $cost" \
-        "$(guest_field p50) $(guest_field p99)" >>"$windows"
-    note "$1: $guest_name: $rate a second; p50 $(guest_field p50) us, p99 $(guest_field p99) us;" \
+        "$(guest_field p50) $(guest_field p99) $work" >>"$windows"
+    note "$1: $guest_name: $rate a second, $work instructions each; p50 $(guest_field p50) us, p99 $(guest_field p99) us;" \
         "$(mebibytes "$cost") MiB, $after pages brought back"
 }
 
@@ -249,6 +252,22 @@ stop guest
 stop reclaimed
 [ -z "$small" ] || stop small
 
+# shellcheck disable=SC2016
+loss_rows='
+# The loss of throughput and, where there is one, of a guest in small pages.
+function rows(name, what, of, kernel_lost, kernel_words, loss) {
+    kernel_lost = lost(what, "reclaimed")
+    kernel_words = sprintf("%.2f, standard error %.2f, median %.2f", kernel_lost, error, middle)
+    loss = lost(what, "guest")
+    row(name, loss, "%", kernel_lost > 0 ? kernel_lost : "",
+        sprintf("of the requests %s without a pager, %d turns of each, standard error %.2f, " \
+            "median %.2f; reclaim into zram loses %s", of, rounds, error, middle, kernel_words))
+    if (!(("small", 1) in rate)) return
+    loss = lost(what, "small")
+    row(name "/small-pages", loss, "%", "",
+        sprintf("of a guest without a pager, its memory in small pages, standard error %.2f, " \
+            "median %.2f", error, middle))
+}'
 # Windows of one round are compared with each other: a report as the benchmarks write it.
 # shellcheck disable=SC2016 # awk's variables
 report='
@@ -258,12 +277,12 @@ function root(x, r, i) {
     for (i = 0; i < 80; i++) r = (r + x / r) / 2
     return r
 }
-# Of the requests of the guest without a pager in the same round, in percent.
-# The median of the rounds is in `middle`: one turn in which something else had the machine
-# hardly moves it.
-function lost(guest, i, j, sum, squares, part, sorted) {
+# Of the requests, for each second or each instruction, of the guest without a pager in the same
+# round, in percent. The median of the rounds is in `middle`: one turn in which something else
+# had the machine hardly moves it.
+function lost(what, guest, i, j, sum, squares, part, sorted) {
     for (i = 1; i <= rounds; i++) {
-        part = 100 - 100 * rate[guest, i] / rate["plain", i]
+        part = 100 - 100 * what[guest, i] / what["plain", i]
         sum += part
         squares += part * part
         for (j = i; j > 1 && sorted[j - 1] > part; j--) sorted[j] = sorted[j - 1]
@@ -291,6 +310,7 @@ function row(name, value, unit, floor, words) {
     median[$2, $1] = $7
     requests[$2] += $4
     missed[$2] += $5
+    per_instruction[$2, $1] = 1 / $9
 }
 END {
     printf "{\n\"machine\": \"%s\",\n\"commit\": \"\",\n\"notes\": [\"%s\"],\n\"results\": [\n", machine, notes
@@ -299,18 +319,8 @@ END {
         sprintf("of what the guest costs the host, store and pool subtracted; the hosts own reclaim into zram, " \
             "brought level (%d and %d MiB before)",
             pager_before / 1048576, kernel_before / 1048576))
-    kernel_lost = lost("reclaimed")
-    kernel_words = sprintf("%.2f, standard error %.2f, median %.2f", kernel_lost, error, middle)
-    loss = lost("guest")
-    row("loss", loss, "%", kernel_lost > 0 ? kernel_lost : "",
-        sprintf("of the requests a second without a pager, %d turns of each, standard error %.2f, " \
-            "median %.2f; reclaim into zram loses %s", rounds, error, middle, kernel_words))
-    if (("small", 1) in rate) {
-        small_lost = lost("small")
-        row("loss/small-pages", small_lost, "%", "",
-            sprintf("of a guest without a pager, its memory in small pages, standard error %.2f, " \
-                "median %.2f", error, middle))
-    }
+    rows("loss", rate, "a second")
+    rows("loss-by-work", per_instruction, "for each instruction")
     row("throughput", mean(rate, "guest"), "/s", mean(rate, "plain"), "requests a second of the emulators CPU time without a pager")
     row("throughput/kernel", mean(rate, "reclaimed"), "/s", mean(rate, "plain"),
         "the same for reclaim into zram")
@@ -332,6 +342,6 @@ awk -v pager_before="$pager_before" -v kernel_before="$kernel_before" -v waited=
     -v machine="lab host: 1 CPU, emulated (TCG), Linux $LAB_KERNEL" \
     -v popular="$POPULAR" -v asked="$ASKED" \
     -v notes="redis, $DATA_MIB MiB of values in a guest of $GUEST_MEMORY, keys ($POPULAR, $ASKED %) by Zipf's law with exponent $EXPONENT/100; $(echo "$options" | tr -d '"')" \
-    "$report" "$windows" >/out/report.json
+    "$loss_rows $report" "$windows" >/out/report.json
 awk -F '": ' '/"name"/ { name = $2 } /"value"/ { value = $2 } /"floor":/ { floor = $2 }
     /"floor_of"/ { print name, value, "beside", floor, $2 }' /out/report.json

@@ -25,6 +25,10 @@ hot_has_moved() { [ "$(vmstat numa_pages_migrated)" -ge $((migrated + hot / 4096
 expect_eq "nodes" "$(cat /sys/devices/system/node/has_memory)" 0-1
 expect_eq "NUMA balancing" "$(cat /proc/sys/kernel/numa_balancing)" 1
 
+# It looks more and more seldom, up to a minute apart, at what it finds in place.
+mount -t debugfs debugfs /sys/kernel/debug
+echo 2000 >/sys/kernel/debug/sched/numa_balancing/scan_period_max_ms
+
 # The guest begins on the node without a CPU.
 cgroup_enter vm cpuset
 echo 1 >"$vm_cgroup/cpuset.mems"
