@@ -53,18 +53,13 @@ public func frostline_block_attach(
     }
 }
 
-/// The caller's block: an older caller has a shorter struct, without flags.
 private func known(
     _ info: UnsafePointer<frostline_block_info>
 ) throws(SetupFailure) -> frostline_block_info {
-    let size = unsafe Int(info.pointee.struct_size)
-    guard unsafe size >= MemoryLayout<frostline_block_info>.offset(of: \.flags)! else {
-        throw SetupFailure(.invalid, "frostline_block_info.struct_size is too small")
-    }
-    var known = unsafe frostline_block_info()
-    unsafe withUnsafeMutableBytes(of: &known) { bytes in
-        unsafe bytes.copyMemory(from: UnsafeRawBufferPointer(start: info, count: min(size, bytes.count)))
-    }
+    let known = unsafe try callerStruct(
+        info, size: info.pointee.struct_size,
+        leastSize: MemoryLayout<frostline_block_info>.offset(of: \.flags)!, empty: frostline_block_info(),
+        "frostline_block_info")
     guard unsafe known.flags & ~FROSTLINE_BLOCK_MERGEABLE.rawValue == 0 else {
         throw SetupFailure(
             .invalid, unsafe "frostline_block_info.flags is \(known.flags); 0 and 1 (mergeable) are known")

@@ -25,12 +25,3 @@ func answer(
         return -error.errno.code
     }
 }
-
-/// Fields without a meaning must be 0, so that they can get one. `name`: of the field, with its
-/// struct or tier.
-func requireZero(_ reserved: UInt32, _ name: @autoclosure () -> String) throws(SetupFailure) {
-    guard reserved == 0 else {
-        throw SetupFailure(
-            .invalid, "\(name()) is \(reserved); it means nothing yet and must be 0: clear the struct first")
-    }
-}

@@ -75,17 +75,11 @@ func livePager(_ pointer: OpaquePointer?) -> LivePager {
     return unsafe Unmanaged<LivePager>.fromOpaque(UnsafeRawPointer(pointer)).takeUnretainedValue()
 }
 
-/// The caller's options: an older caller has a shorter struct, the rest is 0.
 private func known(_ options: UnsafePointer<frostline_options>) throws(SetupFailure) -> frostline_options {
-    let size = unsafe Int(options.pointee.struct_size)
-    guard unsafe size >= MemoryLayout<frostline_options>.offset(of: \.stall_budget)! else {
-        throw SetupFailure(.invalid, "frostline_options.struct_size is too small")
-    }
-    var known = unsafe frostline_options()
-    unsafe withUnsafeMutableBytes(of: &known) { bytes in
-        unsafe bytes.copyMemory(
-            from: UnsafeRawBufferPointer(start: options, count: min(size, bytes.count)))
-    }
+    let known = unsafe try callerStruct(
+        options, size: options.pointee.struct_size,
+        leastSize: MemoryLayout<frostline_options>.offset(of: \.stall_budget)!, empty: frostline_options(),
+        "frostline_options")
     unsafe try requireZero(known.reserved, "frostline_options.reserved")
     unsafe try requireZero(known.reserved3, "frostline_options.reserved3")
     return unsafe known
@@ -140,17 +134,12 @@ extension PagerOptions {
     private static func seal(
         _ options: frostline_options
     ) throws(SetupFailure) -> (TierOptions.Seal, Sealer.KeySource) {
-        switch unsafe options.seal {
-        case FROSTLINE_SEAL_AUTO.rawValue: return (.automatic, unsafe try keySource(options))
-        case FROSTLINE_SEAL_ON.rawValue: return (.on, unsafe try keySource(options))
-        case FROSTLINE_SEAL_OFF.rawValue:
-            guard unsafe options.key == nil else {
-                throw SetupFailure(.invalid, "seal off takes no key; leave it out, or seal")
-            }
-            return (.off, .random)
-        default:
-            throw SetupFailure(.invalid, unsafe "seal \(options.seal) is unknown; there are auto, off and on")
+        let seal = unsafe try TierOptions.Seal(checking: options.seal, "")
+        guard seal == .off else { return (seal, unsafe try keySource(options)) }
+        guard unsafe options.key == nil else {
+            throw SetupFailure(.invalid, "seal off takes no key; leave it out, or seal")
         }
+        return (.off, .random)
     }
 
     private static func keySource(_ options: frostline_options) throws(SetupFailure) -> Sealer.KeySource {
@@ -212,27 +201,9 @@ extension PagerOptions {
 extension CompressedStoreOptions {
     init(checking options: frostline_options) throws(SetupFailure) {
         self.init()
-        let level = unsafe Int(options.compression_level)
-        switch unsafe options.compression {
-        case FROSTLINE_COMPRESSION_LZ4.rawValue:
-            guard level == 0 else {
-                throw SetupFailure(
-                    .invalid, "compression lz4 has no levels; leave the level out, or choose zstd")
-            }
-        case FROSTLINE_COMPRESSION_ZSTD.rawValue:
-            compression = .zstd(level: level == 0 ? Compression.zstdLevelDefault : level)
-        default:
-            throw SetupFailure(
-                .invalid, unsafe "compression \(options.compression) is unknown; there are lz4 and zstd")
-        }
-        switch unsafe options.incompressible {
-        case FROSTLINE_INCOMPRESSIBLE_REFUSE.rawValue: break
-        case FROSTLINE_INCOMPRESSIBLE_KEEP_RAW.rawValue: incompressible = .keepRaw
-        default:
-            throw SetupFailure(
-                .invalid,
-                unsafe "incompressible \(options.incompressible) is unknown; there are refuse and keep-raw")
-        }
+        compression = unsafe try Compression(
+            checking: options.compression, level: options.compression_level, "")
+        incompressible = unsafe try IncompressiblePages(checking: options.incompressible, "")
         guard let poolMax = unsafe Int(exactly: options.pool_max) else {
             throw SetupFailure(.invalid, unsafe "pool-max is \(options.pool_max) bytes, which no host has")
         }

@@ -94,33 +94,12 @@ extension TierOptions {
         let tier = unsafe try known(given, index)
         let kind = unsafe try Kind(checking: tier, index)
         unsafe self.init(kind, maxBytes: tier.max_bytes)
-        func refusal(_ reason: String) -> SetupFailure {
-            SetupFailure(.invalid, "tier \(index) (\(kind.name)): \(reason)")
-        }
-        switch unsafe (tier.compression, tier.compression_level) {
-        case (FROSTLINE_COMPRESSION_LZ4.rawValue, 0): compression = .lz4
-        case (FROSTLINE_COMPRESSION_LZ4.rawValue, _):
-            throw refusal("lz4 has no levels; leave the level out, or choose zstd")
-        case (FROSTLINE_COMPRESSION_ZSTD.rawValue, 0):
-            compression = .zstd(level: Compression.zstdLevelDefault)
-        case (FROSTLINE_COMPRESSION_ZSTD.rawValue, let level): compression = .zstd(level: Int(level))
-        default:
-            throw refusal(unsafe "compression \(tier.compression) is unknown; there are lz4 and zstd")
-        }
-        switch unsafe tier.incompressible {
-        case FROSTLINE_INCOMPRESSIBLE_REFUSE.rawValue: incompressible = .refuse
-        case FROSTLINE_INCOMPRESSIBLE_KEEP_RAW.rawValue: incompressible = .keepRaw
-        default:
-            throw refusal(
-                unsafe "what becomes of incompressible pages is \(tier.incompressible); there are refuse "
-                    + "and keep-raw")
-        }
-        switch unsafe tier.seal {
-        case FROSTLINE_SEAL_AUTO.rawValue: seal = .automatic
-        case FROSTLINE_SEAL_OFF.rawValue: seal = .off
-        case FROSTLINE_SEAL_ON.rawValue: seal = .on
-        default: throw refusal(unsafe "seal \(tier.seal) is unknown; there are auto, off and on")
-        }
+        let subject = "tier \(index) (\(kind.name)): "
+        func refusal(_ reason: String) -> SetupFailure { SetupFailure(.invalid, subject + reason) }
+        compression = unsafe try Compression(
+            checking: tier.compression, level: tier.compression_level, subject)
+        incompressible = unsafe try IncompressiblePages(checking: tier.incompressible, subject)
+        seal = unsafe try Seal(checking: tier.seal, subject)
         switch unsafe tier.preallocate {
         case 0: preallocates = false
         case 1: preallocates = true
@@ -162,21 +141,13 @@ extension TierOptions.Kind {
     }
 }
 
-/// Bytes of the struct as it was at first.
-private let leastSize = unsafe MemoryLayout<frostline_tier>.offset(of: \.mirror)!
-
-/// The caller's tier: an older caller has a shorter struct, the rest is 0.
 private func known(
     _ given: UnsafePointer<frostline_tier>, _ index: Int
 ) throws(SetupFailure) -> frostline_tier {
-    let size = unsafe Int(given.pointee.struct_size)
-    guard size >= leastSize else {
-        throw SetupFailure(.invalid, "tier \(index): frostline_tier.struct_size is too small")
-    }
-    var known = unsafe frostline_tier()
-    unsafe withUnsafeMutableBytes(of: &known) { bytes in
-        unsafe bytes.copyMemory(from: UnsafeRawBufferPointer(start: given, count: min(size, bytes.count)))
-    }
-    unsafe try requireZero(known.reserved, "tier \(index): frostline_tier.reserved")
+    let name = "tier \(index): frostline_tier"
+    let known = unsafe try callerStruct(
+        given, size: given.pointee.struct_size,
+        leastSize: MemoryLayout<frostline_tier>.offset(of: \.mirror)!, empty: frostline_tier(), name)
+    unsafe try requireZero(known.reserved, "\(name).reserved")
     return unsafe known
 }

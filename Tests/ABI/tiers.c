@@ -89,7 +89,7 @@ static void refuses_values(void)
     refuses_tier(tier, -EINVAL, "1 (quick) to 19");
     tier = tier_of(FROSTLINE_TIER_COMPRESSED, NULL, 0);
     tier.incompressible = 9;
-    refuses_tier(tier, -EINVAL, "incompressible pages is 9");
+    refuses_tier(tier, -EINVAL, "incompressible 9 is unknown");
     tier = tier_of(FROSTLINE_TIER_COMPRESSED, NULL, 0);
     tier.seal = 9;
     refuses_tier(tier, -EINVAL, "seal 9");
