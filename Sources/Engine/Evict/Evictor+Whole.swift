@@ -114,7 +114,7 @@ extension Evictor {
                     address: UInt64(UInt(bitPattern: contents)), identity: region.identity(of: head + index)))
         }
         guard !batch.toStore.isEmpty else { return true }
-        compaction.makeRoom(for: batch.toStore.count, in: pager)
+        logCompactor.makeRoom(for: batch.toStore.count, in: pager)
         batch.putAll(into: pager)
         return settlePut(region, head)
     }

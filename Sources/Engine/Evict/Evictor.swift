@@ -6,7 +6,7 @@ import Kernel
 public final class Evictor<Port: KernelPort>: @unchecked Sendable {
     let pager: Pager<Port>
     let batch: EvictionBatch
-    let compaction = Compaction()
+    let logCompactor = LogCompactor()
     /// Where huge pages are copied to on their way out, made when the first one leaves.
     var wholeBuffer: WholeBuffer?
     /// When pages of the batch were first claimed: since then accesses to them wait.
@@ -204,7 +204,7 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
     private func storeAll(_ region: Region) {
         storeWithoutWriting(region)
         guard !batch.toStore.isEmpty else { return }
-        compaction.makeRoom(for: batch.toStore.count, in: pager)
+        logCompactor.makeRoom(for: batch.toStore.count, in: pager)
         batch.putAll(into: pager)
         noteAnswers(region)
         for (position, index) in batch.toStore.enumerated() {
@@ -227,7 +227,7 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
     func noteAnswers(_ region: Region) {
         for (tier, answers) in pager.store.answers {
             let now = pager.kernel.now()
-            let isNews = tier.index == pager.store.last && !compaction.isHeldUp(tier.index, at: now)
+            let isNews = tier.index == pager.store.last && !logCompactor.isHeldUp(tier.index, at: now)
             tier.note(answers, isFullNews: isNews, region, at: now, host: pager.host)
         }
     }

@@ -9,7 +9,7 @@ final class PageMover<Port: KernelPort> {
     private var limit = PageMover.pagesMax
 
     private let pager: Pager<Port>
-    private let compaction: Compaction
+    private let logCompactor: LogCompactor
     /// Memory that is there only while pages are being moved.
     private let buffers: Mapping
     private var moves: [Move] = []
@@ -34,9 +34,9 @@ final class PageMover<Port: KernelPort> {
         var left: [(region: Region, page: Int)] = []
     }
 
-    init(pager: Pager<Port>, compaction: Compaction) throws(Errno) {
+    init(pager: Pager<Port>, logCompactor: LogCompactor) throws(Errno) {
         self.pager = pager
-        self.compaction = compaction
+        self.logCompactor = logCompactor
         buffers = try Mapping(length: Self.pagesMax * Self.bufferSize)
         outcomes = Array(repeating: .refused(.full), count: Self.pagesMax)
         moves.reserveCapacity(Self.pagesMax)
@@ -158,7 +158,7 @@ final class PageMover<Port: KernelPort> {
             movesByPut.append(index)
         }
         guard !puts.isEmpty else { return }
-        compaction.makeRoom(for: puts.count, below: tier, in: pager)
+        logCompactor.makeRoom(for: puts.count, below: tier, in: pager)
         let now = pager.kernel.now()
         pager.lettingControlIn {
             unsafe puts.withUnsafeBufferPointer { puts in

@@ -122,7 +122,7 @@ extension Worker {
         onTierRemoved(tier)
         let retained = unsafe pager.store.remove(tier.index)
         poolCompactor.forget(tier.index)
-        evictor.compaction.forget(tier.index)
+        evictor.logCompactor.forget(tier.index)
         drains[tier.index.number] = TierDrain()
         pager.waitForServer()
         while !pager.store.isUnread { pager.kernel.pause() }

@@ -51,7 +51,7 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         demotion = Demotion(pager: pager)
         tracker = Tracker(pager: pager)
         evictor = Evictor(pager: pager)
-        mover = try PageMover(pager: pager, compaction: evictor.compaction)
+        mover = try PageMover(pager: pager, logCompactor: evictor.logCompactor)
         candidates.reserveCapacity(hugePageSize / pageSize)
     }
 
@@ -107,9 +107,9 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
 
     /// Keeps free segments in the logs for the evictions to come.
     private func compact() {
-        for _ in 0..<Compaction.stepsPerPass {
+        for _ in 0..<LogCompactor.stepsPerPass {
             while pager.controlWaiting.value > 0 { pager.kernel.pause() }
-            guard pager.holdingPassLock({ evictor.compaction.step(in: pager) }) else { return }
+            guard pager.holdingPassLock({ evictor.logCompactor.step(in: pager) }) else { return }
         }
     }
 

@@ -3,7 +3,7 @@ import Synchronization
 
 /// Pages on a device, as a log: objects are appended to segments and never written in place.
 /// A segment that nothing of use is left in is free again; segments that little is left in are
-/// emptied by writing that little anew (`Compaction`).
+/// emptied by writing that little anew (`LogCompactor`).
 public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable {
     public let device: Device
     public let segments: SegmentMap

@@ -11,7 +11,7 @@ import Kernel
 /// moved away from is read by nobody.
 ///
 /// Worker thread only, under the pass lock, which is let go for reading and writing.
-final class Compaction {
+final class LogCompactor {
     /// The tier that is being compacted; nil for none.
     private var tier: TierIndex?
     /// Where the walk is.
