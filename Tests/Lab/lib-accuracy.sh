@@ -1,17 +1,14 @@
-# Does the tracker know what is cold? A guest that knows when it touched each page is the judge.
+# How well a tracker knows what is cold, against a guest that knows when it touched each page.
+# Sourced after lib.sh, by scenarios that set TRACKER, IDLE and PATTERNS.
+#
+# Copyright the Frostline authors. SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=dash
-#lab: LAB_TIMEOUT=240
-: "${GUEST_MEMORY=168M}"
-: "${TRACKER=rwp}"                        # or wp, zap, none; damon, which needs PAGER=
-: "${IDLE=6}"                             # seconds that "idle" means
-: "${PATTERNS=zipf scan read-only}"       # "all": these, uniform, phases and write-only
+# shellcheck disable=SC2154 # what lib.sh sets
+
 : "${PRECISION=9900}"                     # the least that passes, in ten-thousandths; "": any
 : "${RECALL=$PRECISION}"
 : "${HOST_THP=never}"                     # of the emulated host: "always" makes huge pages
 : "${DAMON=5000 100000 10 1000}"          # microseconds to sample and aggregate, regions
-: "${PAGER=tracker=$TRACKER,store=compressed,mode=observe,limit=0,idle-age=$IDLE}"
-# shellcheck source=Tests/Lab/lib.sh
-. /lab/lib.sh
 
 [ "$PATTERNS" != all ] || PATTERNS='uniform zipf scan phases read-only write-only'
 readonly kdamond=/sys/kernel/mm/damon/admin/kdamonds/0
@@ -115,12 +112,16 @@ judge() {
     [ -z "$RECALL" ] || expect_ge "recall of $TRACKER, $1, in 1/10000" "${15}" "$RECALL"
 }
 
-echo "$HOST_THP" >/sys/kernel/mm/transparent_hugepage/enabled
-guest_start -device virtio-serial-pci -chardev "file,id=truth,path=$truth,append=on" \
-    -device virtserialport,chardev=truth,name=truth
-guest_ask 'fill 40 small' '^filled ' 90
-[ "$TRACKER" != damon ] || damon_start
-for pattern in $PATTERNS; do
-    judge "$pattern"
-done
-guest_quit
+# From the guest's boot to its end, each of $PATTERNS in turn.
+judge_patterns() {
+    local pattern
+    echo "$HOST_THP" >/sys/kernel/mm/transparent_hugepage/enabled
+    guest_start -device virtio-serial-pci -chardev "file,id=truth,path=$truth,append=on" \
+        -device virtserialport,chardev=truth,name=truth
+    guest_ask 'fill 40 small' '^filled ' 90
+    [ "$TRACKER" != damon ] || damon_start
+    for pattern in $PATTERNS; do
+        judge "$pattern"
+    done
+    guest_quit
+}
