@@ -144,7 +144,7 @@ typedef struct frostline_tier {
     uint32_t incompressible;    /* enum frostline_incompressible; FILE and NBD: 0 */
     uint32_t seal;              /* enum frostline_seal */
     const char *tls_certificates; /* NBD: the folder with ca-cert.pem and so on; or NULL */
-    uint32_t connections;       /* NBD: at most 16; 0: as many as suit the server */
+    uint32_t connections;       /* NBD: at most 16; 0: 2, where the server allows it */
     uint32_t timeout_seconds;   /* NBD: how long a lost server is waited for; 0: 30 */
     /* FILE and NBD: bounds on what this pager does to the device, kept on average; bursts of
      * one second. 0: none. When reads are bounded, pages stop coming early before any guest

@@ -78,7 +78,7 @@ extension Setup {
             try require(
                 (0...TierOptions.connectionsMax).contains(tier.connections),
                 "there cannot be \(tier.connections) connections; choose 1 to "
-                    + "\(TierOptions.connectionsMax), or 0 for as many as suit the server")
+                    + "\(TierOptions.connectionsMax), or 0 for 2, where the server allows it")
             try require(
                 (0...TierOptions.timeoutSecondsMax).contains(tier.timeoutSeconds),
                 "the timeout is \(tier.timeoutSeconds) s; choose 1 to \(TierOptions.timeoutSecondsMax), "

@@ -28,7 +28,7 @@ public struct TierOptions: Sendable {
     public var preallocates = false
     /// A folder.
     public var tlsCertificates: String?
-    /// 0: as many as suit the server.
+    /// 0: 2, where the server allows it.
     public var connections = 0
     /// How long a lost server is waited for; 0 for 30.
     public var timeoutSeconds = 0
