@@ -4,10 +4,11 @@
 
 # The archive that this machine itself uses, by apt's own word.
 archive() {
+    # Reads to the end: who stops before has apt-get end by SIGPIPE, and `pipefail` says it failed.
     # Single quotes: these are apt's field names, not the shell's.
     # shellcheck disable=SC2016
     apt-get indextargets --format '$(REPO_URI) $(COMPONENT) $(RELEASE) $(ORIGIN)' |
-        awk '$2 == "main" && $3 !~ /security/ && ($4 == "" || $4 == "Debian") { print $1; exit }'
+        awk '$2 == "main" && $3 !~ /security/ && ($4 == "" || $4 == "Debian") && !count++ { print $1 }'
 }
 
 # prepare_apt KIND…: deb, deb-src or both. Exports APT_CONFIG.
