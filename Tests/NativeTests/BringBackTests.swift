@@ -18,14 +18,17 @@ struct BringBackTests {
         let log = HostLog()
         var counters: Counters { live.pager.counters }
 
-        init(_ name: String) throws {
+        /// `readsMax`: of the file, in a second; 0: any number.
+        init(_ name: String, readsMax: UInt64 = 0) throws {
             let path = temporaryPath(name)
+            var onDisk = TierOptions(.file(path: path), maxBytes: 256 << 20)
+            onDisk.readLimits.transfers = readsMax
             live = try LivePager(
                 PagerOptions(
                     tracker: .none,
                     store: .tiers([
                         TierOptions(.compressed, maxBytes: 16 << 20),
-                        TierOptions(.file(path: path), maxBytes: 256 << 20),
+                        onDisk,
                     ]), readErrorAction: .stop, limit: Settings.limitMin, idleAge: 0),
                 host: log.host)
             file = StolenFile(path: path)
@@ -76,6 +79,29 @@ struct BringBackTests {
 
         rig.file.giveBack(saved)
         rig.setMode(.drain)
+        waitUntil { rig.counters.evictedPages == 0 }
+        #expect(rig.counters.evictedPages == 0)
+        rig.finish()
+    }
+
+    @Test("brings back what lies behind pages that cannot be read, however many these are")
+    func unreadablePart() throws {
+        // Slowly: one look after another at where it begins would get no further than that.
+        let rig = try Rig("bring-back-part", readsMax: 2000)
+        rig.setMode(.off)
+        let stored = rig.counters.pages(in: Self.lower)
+        let payload = rig.live.pager.store.tiers[1].backing.payload
+        let contents = rig.file.takeAway()
+        // What left first lies at its beginning, and the worker begins with the lowest addresses.
+        var damaged = contents
+        for index in 0..<payload / 2 { damaged[index] = 0 }
+        rig.file.giveBack(damaged)
+        rig.setMode(.drain)
+        waitUntil { rig.counters.pages(in: Self.lower) < stored * 3 / 5 }
+        #expect(rig.counters.pages(in: Self.lower) < stored * 3 / 5, "half can be read")
+        #expect(rig.counters.readErrors.value > stored / 4, "half cannot")
+
+        rig.file.giveBack(contents)
         waitUntil { rig.counters.evictedPages == 0 }
         #expect(rig.counters.evictedPages == 0)
         rig.finish()

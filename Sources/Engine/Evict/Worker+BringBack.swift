@@ -14,9 +14,10 @@ struct BringBack {
     private static let pauseMin: UInt64 = 1_000_000
     private static let pauseMax: UInt64 = 4_000_000_000
 
-    mutating func rest(evictedPages: Int, at now: UInt64) {
-        pause =
-            evictedPages < evictedBefore ? Self.pauseMin : min(max(pause * 2, Self.pauseMin), Self.pauseMax)
+    /// `goesOn`: there are pages that have not been asked for yet, and some just were.
+    mutating func rest(evictedPages: Int, goesOn: Bool, at now: UInt64) {
+        let isGain = goesOn || evictedPages < evictedBefore
+        pause = isGain ? Self.pauseMin : min(max(pause * 2, Self.pauseMin), Self.pauseMax)
         evictedBefore = evictedPages
         resumeAt = now + pause
     }
@@ -45,7 +46,8 @@ extension Worker {
         if choice.asked > 0 { onRecall() }
         guard cameRound || choice.isOver else { return true }
         // The server has something to do now, or can do nothing.
-        bringingBack.rest(evictedPages: pager.counters.evictedPages, at: now)
+        bringingBack.rest(
+            evictedPages: pager.counters.evictedPages, goesOn: choice.asked > 0 && !cameRound, at: now)
         lookAgain(at: bringingBack.resumeAt)
         return false
     }

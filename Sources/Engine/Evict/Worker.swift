@@ -5,7 +5,7 @@ import Kernel
 ///
 /// | call | when | what it does |
 /// |---|---|---|
-/// | `round` | a pass is due (`interval`), or settings have changed | by mode: `pass`, or `drain` begins anew |
+/// | `round` | a pass is due (`interval`), or settings have changed | by mode: `pass`, or `drain` begins |
 /// | `pass` | by `round`, in modes `active` and `observe` | looks at memory, evicts, compacts the logs |
 /// | `relieve` | the limit was passed; what a rate held up may go on (`retryAt`) | evicts by the ages of the last look |
 /// | `adjust` | every second between passes | evicts under the stall budget |
@@ -23,6 +23,7 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     /// What had been waited for pages, and the time, when the controller last looked.
     private var waitedBefore: (time: UInt64, count: UInt64) = (0, 0)
     private var roundBefore: UInt64 = 0
+    private var modeBefore = Mode.off
     /// Accesses to pages that were there which had been answered at the last pass.
     private var answeredBefore: UInt64 = 0
     var poolCompactor: PoolCompactor<Port>
@@ -58,29 +59,35 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     /// Nanoseconds until the next pass is due.
     public var interval: UInt64 {
         let settings = pager.settings
+        // Each is read once: another thread may change them in between.
         let budget = settings.stallBudget
+        let isLimited = settings.limit != 0
         return PassInterval.nanoseconds(
-            idleAge: settings.idleAge, limited: settings.limit != 0,
-            affordable: budget == 0 && settings.limit == 0
+            idleAge: settings.idleAge, limited: isLimited,
+            affordable: budget == 0 && !isLimited
                 ? 0
                 : passCost.affordableInterval(
-                    budget: settings.limit == 0 ? budget : nil, vcpus: settings.vcpuCount))
+                    budget: isLimited ? nil : budget, vcpus: settings.vcpuCount))
     }
 
     /// What is due, by the mode in force. Returns the pages that left.
     public func round() -> Int {
         defer { publishStall() }
-        switch pager.settings.mode {
+        let mode = pager.settings.mode
+        defer { modeBefore = mode }
+        switch mode {
         case .active, .observe: return pass()
-        case .drain: giveUpStore()
+        case .drain: giveUpStore(isNew: modeBefore != .drain)
         // The controller counts no time in which nothing may leave.
         case .off: roundBefore = 0
         }
         return 0
     }
 
-    private func giveUpStore() {
-        bringingBack = BringBack()
+    /// Once begun, it goes on from where it is: pages that cannot be read keep none from coming that
+    /// lie behind them.
+    private func giveUpStore(isNew: Bool) {
+        if isNew { bringingBack = BringBack() }
         dropCopies()
         tidyUp()
         measureMetadata()
