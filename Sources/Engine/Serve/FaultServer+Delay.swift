@@ -78,6 +78,16 @@ extension FaultServer {
         fetches.mustWait(for: tier, devices: pager.store.deviceCount) && pager.store.isOnDevice(tier)
     }
 
+    /// Those that are stored in the tier.
+    func delayedPages(of tier: TierIndex) -> [(region: Region, page: Int)] {
+        delayed.pages.compactMap { one in
+            guard pager.regions.find(one.region.start) === one.region else { return nil }
+            let entry = one.region.table[one.page]
+            guard entry.state == .stored, Locator(payload: entry.payload).tier == tier else { return nil }
+            return (one.region, one.page)
+        }
+    }
+
     /// Serves those whose turn has come. True when there was any.
     func serveDelayed() -> Bool {
         let now = pager.kernel.now()

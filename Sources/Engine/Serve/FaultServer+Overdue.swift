@@ -8,13 +8,24 @@ extension FaultServer {
     public static var answerMaxDefault: UInt64 { 30_000_000_000 }
 
     func noteOverdue(at now: UInt64) {
+        pager.serverEpoch.add(1, ordering: .sequentiallyConsistent)
+        defer { pager.serverEpoch.add(1, ordering: .sequentiallyConsistent) }
         fetches.forEachOverdue(at: now, after: answerMax) { fetch in
-            let page = fetch.region.head(of: fetch.page)
-            guard fetch.isAwaited, !pager.store.givesUp(fetch.tier), !waiting.contains(fetch.region, page)
-            else { return }
-            pager.noteUnreadable(fetch.tier)
-            park(fetch.region, page, .timedOut, tier: fetch.tier)
+            guard !pager.store.givesUp(fetch.tier) else { return }
+            if fetch.want == .part ? whole?.wanted.isAwaited ?? false : fetch.isAwaited {
+                noteUnanswered(fetch.region, fetch.region.head(of: fetch.page), fetch.tier)
+            }
+            // Those that came to a device whose buffers are all taken wait as long.
+            for (region, page) in delayedPages(of: fetch.tier) {
+                noteUnanswered(region, page, fetch.tier)
+            }
         }
+    }
+
+    private func noteUnanswered(_ region: Region, _ page: Int, _ tier: TierIndex) {
+        guard !waiting.contains(region, page) else { return }
+        pager.noteUnreadable(tier)
+        park(region, page, .timedOut, tier: tier)
     }
 }
 

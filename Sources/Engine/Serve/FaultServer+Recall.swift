@@ -29,14 +29,17 @@ extension FaultServer {
             return false
         }
         guard pager.store.isOnDevice(tier) else { return true }
-        guard fetches.countUnderWay(of: tier) < Self.recallsPerDevice else { return false }
+        guard fetches.countUnderWay(of: tier) < Self.recallsMax / max(1, pager.store.deviceCount) else {
+            return false
+        }
         let now = pager.kernel.now()
         let delay = pager.store.tier(tier)?.readDelay(.background, at: now) ?? 0
         if delay > 0 { recallReadyAt = min(recallReadyAt, now + delay) }
         return delay == 0
     }
 
-    private static var recallsPerDevice: Int { FetchTable.capacity / 4 }
+    /// Under way, of all devices together: so that some that hang leave buffers for the others.
+    private static var recallsMax: Int { FetchTable.capacity / 4 }
 
     private func bringBack(_ region: Region, _ page: Int) {
         guard pager.regions.find(region.start) === region else { return }

@@ -11,7 +11,7 @@ struct WholeFetch {
         var isAwaited: Bool
     }
 
-    let wanted: Wanted
+    var wanted: Wanted
     /// Its head's entry, in state `arriving`.
     let entry: PageEntry
     /// Parts that were asked for, from the first on, and those of them that are under way.
@@ -40,6 +40,14 @@ extension FaultServer {
         }
         wholesWanted.append(
             WholeFetch.Wanted(region: region, head: head, start: batchStart, isAwaited: isAwaited))
+    }
+
+    /// An access came to a page that is on its way, maybe as a part of a huge page.
+    func noteAccess(_ region: Region, _ page: Int) {
+        guard let wanted = whole?.wanted, wanted.head == page, wanted.region === region else {
+            return fetches.noteAccess(region, page)
+        }
+        whole?.wanted.isAwaited = true
     }
 
     /// Goes on with the huge pages that are wanted, as far as buffers and the store allow. True

@@ -28,6 +28,8 @@ import Kernel
     var batchStart: UInt64 = 0
 
     private static var messagesMax: Int { 64 }
+    /// Nanoseconds.
+    private static var stretchMax: UInt64 { 100_000_000 }
 
     /// How long what no device gives up may take before the host program is told.
     let answerMax: UInt64
@@ -56,15 +58,17 @@ import Kernel
         unsafe messages.deallocate()
     }
 
-    /// Serves until nothing has come for a while worth waiting for.
+    /// Serves until nothing has come for a while worth waiting for, or until it is time to look
+    /// after what waits: pages that could not be had, devices that do not answer.
     public func serveUntilQuiet() {
         var last = pager.kernel.now()
+        let end = last + Self.stretchMax
         poll.faultCame(afterIdle: last &- quietSince)
         while true {
             let worked = turn()
             let now = pager.kernel.now()
             if worked { last = now }
-            if now &- last > (fetches.isIdle ? poll.window : poll.readWindow) { break }
+            if now &- last > (fetches.isIdle ? poll.window : poll.readWindow) || now >= end { break }
             if !worked { pager.kernel.pause() }
         }
         quietSince = last
@@ -154,7 +158,7 @@ import Kernel
                 guard pager.transition(region, page, from: entry, to: placing) else { continue }
                 return poison(region, page, placing)
             case .arriving:
-                return fetches.noteAccess(region, page)
+                return noteAccess(region, page)
             case .wanted, .rescuing, .punching, .placing, .filling, .discarding:
                 return
             }

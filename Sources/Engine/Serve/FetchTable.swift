@@ -9,7 +9,7 @@ struct Fetch {
     /// When its fault message was read.
     let start: UInt64
     let want: Want
-    /// It comes early, and an access came after it.
+    /// Nobody waited for it at first, and an access came after it.
     var isOvertaken = false
 
     /// Why a page comes back.
@@ -27,8 +27,8 @@ struct Fetch {
     var tier: TierIndex { Locator(payload: entry.payload).tier }
 
     var isDemand: Bool { want == .read || want == .write }
-    /// An access waits for it.
-    var isAwaited: Bool { want != .ahead || isOvertaken }
+    /// An access waits for it. Of a part, its huge page tells (`WholeFetch.Wanted`).
+    var isAwaited: Bool { isDemand || isOvertaken }
 }
 
 /// The reads under way, each with a buffer; as many as a device's queue takes. Fault
@@ -106,8 +106,8 @@ final class FetchTable {
 
     /// An access came to a page that is on its way.
     func noteAccess(_ region: Region, _ page: Int) {
-        for index in fetches.indices where fetches[index]?.want == .ahead {
-            if let fetch = fetches[index], fetch.page == page, fetch.region === region {
+        for index in fetches.indices {
+            if let fetch = fetches[index], !fetch.isDemand, fetch.page == page, fetch.region === region {
                 fetches[index]?.isOvertaken = true
             }
         }

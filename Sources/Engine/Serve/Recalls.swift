@@ -24,9 +24,11 @@ final class Recalls: Sendable {
     /// None waits for its turn. Any thread.
     var isEmpty: Bool { count.load(ordering: .acquiring) == 0 }
 
-    /// No page of the tier waits for its turn. Who asks for none before asks for none twice. Any
-    /// thread.
-    func isEmpty(of tier: TierIndex) -> Bool { recalls.withLock { $0[tier.number].isEmpty } }
+    /// Pages of the tier that wait for their turn. Any thread.
+    func count(of tier: TierIndex) -> Int { recalls.withLock { $0[tier.number].count } }
+
+    /// Who asks for no page before asks for none twice. Any thread.
+    func isEmpty(of tier: TierIndex) -> Bool { count(of: tier) == 0 }
 
     /// Asks for a stored page of a tier; false when there is no room. Worker thread only.
     func ask(_ region: Region, _ page: Int, of tier: TierIndex) -> Bool {

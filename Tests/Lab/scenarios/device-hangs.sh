@@ -1,7 +1,7 @@
 # The disk neither gives pages back nor says that it cannot. After half a minute the VM stops
 # with run state io-error and says so; the operator is answered all the while, and hears of pages
 # that it does not take either; when the disk answers again the VM goes on by itself, and every
-# byte is right.
+# byte is right. Reads that no access waits for stop no VM.
 # shellcheck shell=dash
 #lab: LAB_TIMEOUT=400 LAB_DISK=256M
 : "${GUEST_MEMORY=128M}"
@@ -14,6 +14,8 @@
 mostly_out() { [ "$(pager_stat file-bytes)" -gt $((filled * 3 / 4)) ]; }
 stopped() { [ "$(run_state)" = io-error ]; }
 takes_pages() { grep -q 'MEMORY_PAGER_RECOVERED.*"operation": "write"' "$events_log"; }
+nothing_is_out() { [ "$(pager_stat evicted-bytes)" = 0 ]; }
+stops_told() { grep -c 'MEMORY_PAGER_ERROR.*"action": "stop"' "$events_log"; }
 nothing_waits() { [ "$(pager_stat waiting-pages)" = 0 ]; }
 
 make_disk 96
@@ -51,4 +53,20 @@ expect_eq "run state" "$(run_state)" running
 wait_until 30 "it takes pages again" takes_pages
 guest_wait '^verified ' 120
 expect_eq "mismatches in $(guest_field verified) bytes" "$(guest_field mismatches)" 0
+
+note "nobody waits for what the operator wants back: the guest's CPUs rest"
+pager_set idle-age 2
+wait_until 90 "three quarters of the memory are evicted again" mostly_out
+pager_set idle-age 3600
+qmp stop >/dev/null
+told=$(stops_told)
+lab dm suspend disk
+pager_set mode drain
+sleep 35
+expect_eq "pages waited for" "$(pager_stat waiting-pages)" 0
+expect_eq "failures told that stop the VM" "$(stops_told)" "$told"
+lab dm resume disk
+wait_until 60 "all comes back" nothing_is_out
+qmp cont >/dev/null
+guest_verify 60
 guest_quit
