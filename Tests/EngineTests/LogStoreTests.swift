@@ -304,6 +304,26 @@ struct LogStoreTests {
         try expectRest(of: lost, rig)
     }
 
+    @Test("says of an object that the device did not even take in a read for that it was not asked")
+    func readNotTakenIn() throws {
+        let rig = try Rig()
+        guard case .stored(let place) = rig.put([3])[0] else {
+            Issue.record("not stored")
+            return
+        }
+        var relocations = [Relocation(place: place, identity: rig.identity(3))]
+        rig.device.isAway = true
+        rig.log.relocate(&relocations)
+        #expect(relocations[0].outcome == .refused(.notNow), "neither unreadable nor a failed write")
+        rig.device.isAway = false
+        rig.log.relocate(&relocations)
+        guard case .stored(let new) = relocations[0].outcome else {
+            Issue.record("\(relocations[0].outcome)")
+            return
+        }
+        #expect(new != place)
+    }
+
     @Test("keeps what it could not ask the device to discard")
     func busyDiscard() throws {
         let rig = try Rig(size: 256 << 10)

@@ -12,6 +12,8 @@ final class MemoryDevice: StoreDevice, @unchecked Sendable {
     var lostWrites = 0
     var lostDiscards = 0
     var isBusy = false
+    /// It does not take in reads.
+    var isAway = false
     var allocated: [Range<UInt64>] = []
     var writes: [Range<UInt64>] = []
     var discarded: [Range<UInt64>] = []
@@ -40,6 +42,7 @@ final class MemoryDevice: StoreDevice, @unchecked Sendable {
     func readBack(_ transfer: Transfer) -> Errno? { read(transfer, .evict) }
 
     private func read(_ transfer: Transfer, _ queue: TransferQueue) -> Errno? {
+        if isAway { return .timedOut }
         let target = UnsafeMutableRawPointer(bitPattern: UInt(transfer.memory))!
         target.copyMemory(from: memory.base + Int(transfer.offset), byteCount: transfer.length)
         return finish(transfer, queue, Int32(transfer.length))

@@ -141,9 +141,21 @@ struct StoreHealthTests {
         #expect(health.mayTry(at: 0))
         health.record((.noSpace, 0), TierIndex(1), region, at: 0, host: host)
         #expect(!health.mayTry(at: second - 1) && health.mayTry(at: second))
-        health.record((.noSpace, 0), TierIndex(1), region, at: 0, host: host)
-        #expect(!health.mayTry(at: 2 * second - 1) && health.mayTry(at: 2 * second))
-        for _ in 0..<10 { health.record((.noSpace, 0), TierIndex(1), region, at: 0, host: host) }
-        #expect(!health.mayTry(at: 30 * second - 1) && health.mayTry(at: 30 * second))
+        health.record((.noSpace, 0), TierIndex(1), region, at: second, host: host)
+        #expect(!health.mayTry(at: 3 * second - 1) && health.mayTry(at: 3 * second))
+        for attempt in 1...10 {
+            health.record((.noSpace, 0), TierIndex(1), region, at: UInt64(attempt) * 100 * second, host: host)
+        }
+        #expect(!health.mayTry(at: 1030 * second - 1) && health.mayTry(at: 1030 * second))
+    }
+
+    @Test("takes many failures before its next try for one")
+    func oneFailure() throws {
+        let region = try Region(name: "ram", start: 0x20_0000, length: UInt64(pageSize))
+        var health = StoreHealth()
+        for page in 0..<64 {
+            health.record((.timedOut, page), TierIndex(1), region, at: 0, host: Reports().host)
+        }
+        #expect(health.mayTry(at: second))
     }
 }

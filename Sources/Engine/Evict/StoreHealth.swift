@@ -31,7 +31,9 @@ public struct StoreHealth {
         case .working:
             state = .failing(retryAt: now + Self.pauseMin, pause: Self.pauseMin)
             host.report(.writeFailed(failure.errno, tier, region: region, page: failure.page))
-        case .failing(_, let pause):
+        case .failing(let retryAt, let pause):
+            // Begun before, or what compaction tried meanwhile: the same failure.
+            guard now >= retryAt else { return }
             let next = min(pause * 2, Self.pauseMax)
             state = .failing(retryAt: now + next, pause: next)
         }

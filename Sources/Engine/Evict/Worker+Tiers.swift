@@ -6,6 +6,19 @@ struct TierDrain {
     /// Turns of the hand since anything left the tier.
     private(set) var fruitlessTurns = 0
     private var pagesBefore = Int.max
+    private var pause: UInt64 = 0
+    private var queuedBefore = Int.max
+
+    /// Until the fault server has brought some pages back, and longer where none come. Nanoseconds.
+    private static let pauseMin: UInt64 = 1_000_000
+    private static let pauseMax: UInt64 = 1_000_000_000
+
+    /// How long to leave the fault server alone that has so many pages still to begin with.
+    mutating func pauseForServer(queued: Int) -> UInt64 {
+        pause = queued < queuedBefore ? Self.pauseMin : min(pause * 2, Self.pauseMax)
+        queuedBefore = queued
+        return pause
+    }
 
     /// Pages left, or the hand has come round. `pages`: of which the tier is the only home; those
     /// that the fault server was asked for before have left by now, or could not be had. True when
@@ -22,6 +35,9 @@ struct TierDrain {
     }
 
     mutating func rest() { fruitlessTurns = 0 }
+
+    /// The fault server has been asked for more.
+    mutating func noteAsked() { (pause, queuedBefore) = (0, .max) }
 }
 
 /// What becomes of stored pages while they are stored: they move on to lower tiers, and out of
@@ -55,9 +71,6 @@ extension Worker {
     /// Batches of `PageMover`: 2 MiB are moved at most before it is seen what else is to do.
     private static var stepsPerTidying: Int { 8 }
 
-    /// Until the fault server has brought some pages back. Nanoseconds.
-    private static var recallPause: UInt64 { 1_000_000 }
-
     private func demote() -> Bool {
         guard pager.settings.mode == .active else { return false }
         return pager.holdingPassLock { demotion.step(mover) }
@@ -82,11 +95,12 @@ extension Worker {
         guard tier.readDelay(.background, at: now) == 0,
             pager.store.putDelay(at: now) ?? 0 == 0
         else { return false }
-        guard pager.recalls.isEmpty(of: tier.index) else {
-            lookAgain(at: now + Self.recallPause)
+        let number = tier.index.number
+        let queued = pager.recalls.count(of: tier.index)
+        guard queued == 0 else {
+            lookAgain(at: now + drains[number].pauseForServer(queued: queued))
             return false
         }
-        let number = tier.index.number
         var dropped = 0
         mover.begin(tier, at: now)
         var cameRound = false
@@ -102,7 +116,10 @@ extension Worker {
             return mover.isEmpty ? .init() : mover.move(outOf: tier)
         }
         let recalled = result.left.count { pager.recalls.ask($0.region, $0.page, of: tier.index) }
-        if recalled > 0 { onRecall() }
+        if recalled > 0 {
+            drains[number].noteAsked()
+            onRecall()
+        }
         let isGain = drains[number].note(
             left: result.moved + dropped, cameRound: cameRound,
             pages: pager.counters.pages(in: tier.index))

@@ -54,7 +54,7 @@ extension LogStore {
     public func isVictim(_ place: UInt64) -> Bool { segments.isVictim(LogPlace(place).sector) }
 
     /// Writes objects anew, at most `relocationsMax`, and says where each is then; they stay
-    /// where they were, too. `failed(.badMessage)`: it could not be read.
+    /// where they were, too. `failed(.badMessage)`: it could not be read; `notNow`: nor asked for.
     public func relocate(_ relocations: inout [Relocation]) {
         writing.withLock { _ in
             let before = writer.bytesWritten
@@ -83,7 +83,8 @@ extension LogStore {
         for index in relocations.indices {
             let place = LogPlace(relocations[index].place)
             let errno = unsafe device.readBack(transfer(place, to: memory(index), token: UInt64(index)))
-            relocations[index].outcome = .refused(.failed(errno ?? .badMessage))
+            // One that the device did not even take in says nothing of it, and nothing of writing.
+            relocations[index].outcome = .refused(errno == nil ? .failed(.badMessage) : .notNow)
             if errno == nil { underWay += 1 }
         }
         while underWay > 0 { underWay -= takeReadBack(&relocations) }
