@@ -9,7 +9,7 @@ rm -rf "$logs"
 mkdir -p "$logs"
 passed=0
 failed=0
-readonly most_again=3 # more than these are no accident
+readonly most_again=5 # more than these are no accident
 
 report() { # NAME STATUS SECONDS
     if [ "$2" = 0 ]; then
