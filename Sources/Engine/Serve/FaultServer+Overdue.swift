@@ -10,15 +10,17 @@ extension FaultServer {
     func noteOverdue(at now: UInt64) {
         pager.serverEpoch.add(1, ordering: .sequentiallyConsistent)
         defer { pager.serverEpoch.add(1, ordering: .sequentiallyConsistent) }
+        var tiers = Set<TierIndex>()
         fetches.forEachOverdue(at: now, after: answerMax) { fetch in
             guard !pager.store.givesUp(fetch.tier) else { return }
+            tiers.insert(fetch.tier)
             if fetch.want == .part ? whole?.wanted.isAwaited ?? false : fetch.isAwaited {
                 noteUnanswered(fetch.region, fetch.region.head(of: fetch.page), fetch.tier)
             }
-            // Those that came to a device whose buffers are all taken wait as long.
-            for (region, page) in delayedPages(of: fetch.tier) {
-                noteUnanswered(region, page, fetch.tier)
-            }
+        }
+        // Those that came to a device whose buffers are all taken wait as long.
+        for tier in tiers {
+            for (region, page) in delayedPages(of: tier) { noteUnanswered(region, page, tier) }
         }
     }
 
