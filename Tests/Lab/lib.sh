@@ -102,8 +102,8 @@ uptime_seconds() {
 # work on the machine outside has the CPU.
 emulator_cpu() { emulator_clock | cut -d ' ' -f 1; }
 
-# Instructions that the lab host and its guests have executed, with LAB_COUNT; then the same work
-# takes the same, whatever happens outside.
+# Instructions that the lab host and its guests have executed, with LAB_COUNT: what is done by
+# the clock, such as ticks, included.
 emulator_instructions() { emulator_clock | cut -d ' ' -f 2; }
 
 emulator_clock() {

@@ -1,7 +1,8 @@
 /*
  * A plugin of the emulator that counts the instructions which the lab host and its guests execute:
- * a measure of work that no other load on the machine outside changes. The count stands in the
- * file of the argument "count=", eight bytes in this machine's order.
+ * a measure of work that knows nothing of caches, nor of how fast the machine outside is. What is
+ * done by the clock, such as ticks, counts as well, and more of it where all takes longer. The
+ * count stands in the file of the argument "count=", eight bytes in this machine's order.
  *
  * What is declared here is the first version of QEMU's plugin interface, which QEMU 7.2 has and of
  * which Debian packages no header (include/qemu/qemu-plugin.h there).

@@ -3,9 +3,9 @@
 # host's own reclaim into zram. A fourth has no pager either, but its memory in small pages: so
 # much of what is lost is the price of them. All guests are there together, but one runs at a
 # time, and they take turns every few seconds, so that what else slows this machine slows them
-# alike. Requests are counted for each second of CPU time that the emulator has, which differs
-# from turn to turn, and for each instruction that it executes, in the guest and for the guest,
-# which hardly does, but knows nothing of caches and TLBs.
+# alike. Requests are counted for each second of CPU time that the emulator has, and for each
+# instruction that it executes, in the guest and for the guest, ticks included: that differs about
+# half as much from turn to turn, but knows nothing of caches and TLBs.
 # shellcheck shell=dash
 #lab: LAB_MEMORY=3072M LAB_TIMEOUT=3000 LAB_SERVICE=yes LAB_COUNT=yes
 : "${GUEST_MEMORY=384M}"
