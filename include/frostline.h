@@ -241,7 +241,10 @@ typedef enum frostline_setting {
     FROSTLINE_SETTING_STALL_BUDGET = 4,
     /* How many vCPUs the guest has, at least 1: their time is what the stall budget is a
      * share of. For a host program that does not know when it creates the pager. */
-    FROSTLINE_SETTING_VCPUS = 5
+    FROSTLINE_SETTING_VCPUS = 5,
+    /* Whether the VM runs: 1, as at first, or 0. The stall budget is a share of the time in which
+     * it does. Idle ages and the limit do not go by it. */
+    FROSTLINE_SETTING_RUNNING = 6
 } frostline_setting;
 
 #define FROSTLINE_LIMIT_MIN (UINT64_C(32) << 20)

@@ -15,6 +15,7 @@ public final class Pager<Port: KernelPort>: Sendable {
     public let kernel: Port
     public let store: Store<Port>
     public let settings: Settings
+    public let guestClock = GuestClock()
     public let host: Host
     /// Guest memory is registered with RWP.
     public let tracking: Bool
@@ -74,6 +75,12 @@ public final class Pager<Port: KernelPort>: Sendable {
         self.zapsShared = zapsShared
         self.readErrorAction = readErrorAction
     }
+
+    /// The guest's clock, read now.
+    var guestTime: UInt64 { guestClock.now(kernel.now()) }
+
+    /// The VM runs, or stands still. Control thread.
+    public func setRunning(_ isRunning: Bool) { guestClock.setRunning(isRunning, at: kernel.now()) }
 
     /// Host memory that the guest's RAM costs now, in bytes.
     public var cost: Int {

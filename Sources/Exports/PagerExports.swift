@@ -34,7 +34,8 @@ public func frostline_pager_set(
     _ error: UnsafeMutablePointer<CChar>?, _ errorSize: Int
 ) -> Int32 {
     unsafe answer(error, errorSize) { () throws(SetupFailure) in
-        let settings = unsafe livePager(pager).pager.settings
+        let pager = unsafe livePager(pager)
+        let settings = pager.pager.settings
         do {
             switch setting {
             case FROSTLINE_SETTING_LIMIT.rawValue: try settings.setLimit(value)
@@ -42,11 +43,15 @@ public func frostline_pager_set(
             case FROSTLINE_SETTING_MODE.rawValue: settings.setMode(try Mode(checking: value))
             case FROSTLINE_SETTING_STALL_BUDGET.rawValue: try settings.setStallBudget(millionths: value)
             case FROSTLINE_SETTING_VCPUS.rawValue: try settings.setVCPUCount(value)
+            case FROSTLINE_SETTING_RUNNING.rawValue:
+                pager.pager.setRunning(try isRunning(checking: value))
+                // A look is due when it was, by the guest's clock.
+                return
             default:
                 throw SetupFailure(
                     .invalid,
                     "setting \(setting) is unknown; there are limit (1), idle age (2), mode (3), "
-                        + "stall budget (4) and vCPUs (5)")
+                        + "stall budget (4), vCPUs (5) and running (6)")
             }
         } catch let failure as SetupFailure {
             throw failure
@@ -55,8 +60,16 @@ public func frostline_pager_set(
         } catch {
             preconditionFailure("settings throw nothing else")
         }
-        unsafe livePager(pager).settingsChanged()
+        pager.settingsChanged()
     }
+}
+
+private func isRunning(checking value: UInt64) throws(SetupFailure) -> Bool {
+    guard value <= 1 else {
+        throw SetupFailure(
+            .invalid, "running is \(value); it must be 1 while the VM runs, or 0 while it stands still")
+    }
+    return value == 1
 }
 
 extension Mode {

@@ -42,6 +42,9 @@ static void working_sets(frostline_pager *pager, frostline_block *block, uint64_
     check(api.set(pager, FROSTLINE_SETTING_STALL_BUDGET, 5000, error, sizeof error) == 0, "a stall budget is taken", error);
     check(api.set(pager, FROSTLINE_SETTING_VCPUS, 4, error, sizeof error) == 0, "a number of vCPUs is taken", error);
     check(api.set(pager, FROSTLINE_SETTING_VCPUS, 0, error, sizeof error) == -EINVAL, "no vCPUs are refused", error);
+    check(api.set(pager, FROSTLINE_SETTING_RUNNING, 0, error, sizeof error) == 0, "a VM may stand still", error);
+    check(api.set(pager, FROSTLINE_SETTING_RUNNING, 2, error, sizeof error) == -EINVAL, "or run, and nothing else", error);
+    check(api.set(pager, FROSTLINE_SETTING_RUNNING, 1, error, sizeof error) == 0, "and go on", error);
     check(api.set(pager, FROSTLINE_SETTING_MODE, FROSTLINE_MODE_DRAIN, error, sizeof error) == 0, "the pager drains", error);
     uint64_t deadline = now_ms() + 60000;
     while (stats_of(pager).evicted_bytes > 0 && now_ms() < deadline) {

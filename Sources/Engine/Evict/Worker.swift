@@ -24,6 +24,8 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     private var waitedBefore: (time: UInt64, count: UInt64) = (0, 0)
     private var roundBefore: UInt64 = 0
     private var modeBefore = Mode.off
+    /// When the last round ended.
+    private var rounded: (at: UInt64, guestTime: UInt64) = (0, 0)
     /// Accesses to pages that were there which had been answered at the last pass.
     private var answeredBefore: UInt64 = 0
     var poolCompactor: PoolCompactor<Port>
@@ -56,7 +58,20 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         candidates.reserveCapacity(hugePageSize / pageSize)
     }
 
-    /// Nanoseconds until the next pass is due.
+    /// Nanoseconds until the next pass is due. Passes whose distance is a matter of what they cost
+    /// the guest go by its clock: nil while it stands still.
+    public var untilPass: UInt64? {
+        let settings = pager.settings
+        let interval = interval
+        func left(_ since: UInt64) -> UInt64 { interval - min(interval, since) }
+        if settings.idleAge > 0 || settings.stallBudget == 0 && settings.limit == 0 {
+            return left(pager.kernel.now() &- rounded.at)
+        }
+        let since = pager.guestTime &- rounded.guestTime
+        return pager.guestClock.isRunning ? left(since) : nil
+    }
+
+    /// Nanoseconds from pass to pass.
     public var interval: UInt64 {
         let settings = pager.settings
         // Each is read once: another thread may change them in between.
@@ -72,7 +87,10 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
 
     /// What is due, by the mode in force. Returns the pages that left.
     public func round() -> Int {
-        defer { publishStall() }
+        defer {
+            publishStall()
+            rounded = (pager.kernel.now(), pager.guestTime)
+        }
         let mode = pager.settings.mode
         defer { modeBefore = mode }
         switch mode {
@@ -131,8 +149,10 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     }
 
     /// Between passes, every second or so: goes on evicting under the stall budget, when
-    /// passes are further apart. Looks again where it evicts. Returns the pages evicted.
+    /// passes are further apart. Looks again where it evicts. While the guest stands still, and
+    /// maybe no pass is due, it keeps the limit. Returns the pages evicted.
     public func adjust() -> Int {
+        guard pager.guestClock.isRunning || !isBeyondLimit else { return relieve() }
         defer { tidyUp() }
         guard pager.settings.mode == .active, pager.settings.stallBudget > 0 else { return 0 }
         let surplus = surplus()
@@ -144,7 +164,7 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
 
     /// Pages to evict because the guest would hardly notice.
     private func surplus() -> Int {
-        let now = pager.kernel.now()
+        let now = pager.guestTime
         let waited = waited()
         defer { (waitedBefore, roundBefore) = (waited, now) }
         let budget = pager.settings.stallBudget

@@ -130,8 +130,7 @@ public final class LivePager: Sendable {
     private func work() {
         while !stopping.load(ordering: .acquiring) {
             _ = worker.round()
-            let roundedAt = monotonicNow()
-            workUntil(due: roundedAt + worker.interval, roundedAt)
+            workUntilPassIsDue()
         }
     }
 
@@ -140,11 +139,11 @@ public final class LivePager: Sendable {
         case round, relieve, adjust, tidyUp
     }
 
-    private func workUntil(due: UInt64, _ roundedAt: UInt64) {
-        var adjustedAt = roundedAt
+    private func workUntilPassIsDue() {
+        var adjustedAt = monotonicNow()
         while true {
             readWatch.withLock { $0.look(pager.store.tiers, at: monotonicNow(), pager.host) }
-            switch next(due: due, adjustedAt: adjustedAt) {
+            switch next(adjustedAt: adjustedAt) {
             case .round: return
             case .relieve:
                 if worker.relieve() == 0 { Kernel.sleep(nanoseconds: Self.fruitlessPause) }
@@ -157,20 +156,21 @@ public final class LivePager: Sendable {
     }
 
     /// Waits until there is something to do, a tick at most, and says what.
-    private func next(due: UInt64, adjustedAt: UInt64) -> Next {
-        let isWoken = wakeUp.wakeUp.wait(nanoseconds: pause(until: due))
+    private func next(adjustedAt: UInt64) -> Next {
+        let isWoken = wakeUp.wakeUp.wait(nanoseconds: pause)
         let now = monotonicNow()
         let mayRetry = worker.retryAt.map { now >= $0 } ?? false
-        if pager.limitPassed.load(ordering: .relaxed) || mayRetry { return now < due ? .relieve : .round }
-        if isWoken || now >= due { return .round }
+        let isDue = worker.untilPass == 0
+        if pager.limitPassed.load(ordering: .relaxed) || mayRetry { return isDue ? .round : .relieve }
+        if isWoken || isDue { return .round }
         return now &- adjustedAt >= Self.tickNanoseconds ? .adjust : .tidyUp
     }
 
-    private func pause(until due: UInt64) -> UInt64 {
+    private var pause: UInt64 {
         if worker.isUnfinished { return 0 }
         let now = monotonicNow()
-        let next = min(due, worker.retryAt ?? .max, worker.tidyAt ?? .max)
-        return next > now ? min(next - now, Self.tickNanoseconds) : 0
+        let next = min(worker.retryAt ?? .max, worker.tidyAt ?? .max)
+        return min(next > now ? next - now : 0, worker.untilPass ?? .max, Self.tickNanoseconds)
     }
 
     /// Lets the worker go by new settings at once. Control thread.
