@@ -6,8 +6,8 @@ public final class DeviceTraffic: Sendable {
     public let readBytes = Atomic<UInt64>(0)
     public let writes = Atomic<UInt64>(0)
     public let writtenBytes = Atomic<UInt64>(0)
-    /// Reads that one of a mirrored device's two places failed, or answered wrong, and that the
-    /// other was asked for then.
+    /// Reads that one of a mirrored device's two places failed, answered wrong, or did not answer in
+    /// time, and that the other was asked for then.
     public let secondReads = Atomic<UInt64>(0)
     /// Since when the worker thread waits for one answer of the device, on the kernel's clock in
     /// nanoseconds; 0 while it does not.

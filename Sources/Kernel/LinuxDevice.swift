@@ -41,9 +41,9 @@ public final class LinuxDevice: Sendable {
     }
 
     /// Two devices that hold the same.
-    public init(_ first: LinuxDevice, mirroredBy second: LinuxDevice) {
+    public init(_ first: LinuxDevice, mirroredBy second: LinuxDevice) throws(Errno) {
         traffic = DeviceTraffic()
-        kind = .mirrored(first: first, MirroredDevice(first, second, traffic: traffic))
+        kind = .mirrored(first: first, try MirroredDevice(first, second, traffic: traffic))
         fetchDescriptors = first.fetchDescriptors + second.fetchDescriptors
     }
 }
@@ -106,6 +106,10 @@ extension LinuxDevice: CountedDevice {
         case .nbd: true
         case .mirrored(_, let device): device.startReads()
         }
+    }
+
+    public func askOthers(at now: UInt64) {
+        if case .mirrored(_, let device) = kind { device.askOthers(at: now) }
     }
 
     public func readElsewhere(_ transfer: Transfer, _ queue: TransferQueue) -> Errno? {

@@ -1,12 +1,17 @@
 /// Two devices that hold the same: every write goes to both and succeeds only when both
-/// have it; a read that one does not answer is asked of the other.
+/// have it; a read that one fails is asked of the other, and one that an access waits for is when
+/// it takes long (`MirroredFetches`).
 ///
 /// A write that one side refuses fails as a whole: a page of which two copies were asked
 /// for must not have one only. What the other side has written of it is never read.
 public final class MirroredDevice<Side: StoreDevice>: StoreDevice, @unchecked Sendable {
     /// Each used by its queue's thread only.
-    private var fetches: MirroredQueue<Side>
+    private let fetches: MirroredFetches<Side>
     private var evictions: MirroredQueue<Side>
+
+    /// Nanoseconds after which a read that an access waits for is asked of the other side as well:
+    /// longer than a disk with much to do takes, as a rule.
+    public static var patience: UInt64 { 500_000_000 }
 
     let sides: [Side]
     /// The smaller side's, in bytes.
@@ -20,17 +25,19 @@ public final class MirroredDevice<Side: StoreDevice>: StoreDevice, @unchecked Se
     public init(
         _ first: Side, _ second: Side, depth: Int = TransferQueue.depth,
         traffic: DeviceTraffic = DeviceTraffic()
-    ) {
+    ) throws(Errno) {
         sides = [first, second]
         size = min(first.size, second.size)
         blockSize = max(first.blockSize, second.blockSize)
-        fetches = MirroredQueue(sides: sides, queue: .fetch, depth: depth, traffic)
-        evictions = MirroredQueue(sides: sides, queue: .evict, depth: depth, traffic)
+        fetches = try MirroredFetches(sides: sides, depth: depth, traffic)
+        evictions = MirroredQueue(sides: sides, depth: depth, traffic)
     }
 
-    public func read(_ transfer: Transfer) -> Errno? { fetches.begin(transfer, .read) }
+    /// `transfer.token` is below `depth`.
+    public func read(_ transfer: Transfer) -> Errno? { fetches.begin(transfer) }
     public func readBack(_ transfer: Transfer) -> Errno? { evictions.begin(transfer, .read) }
     public func startReads() -> Bool { fetches.startReads() }
+    public func askOthers(at now: UInt64) { fetches.askOthers(at: now) }
 
     /// Reads are asked of the other side first from then on. Tokens are below `depth`.
     public func readElsewhere(_ transfer: Transfer, _ queue: TransferQueue) -> Errno? {
@@ -49,7 +56,11 @@ public final class MirroredDevice<Side: StoreDevice>: StoreDevice, @unchecked Se
     }
 
     public func offer(_ queue: TransferQueue, memory: UInt64, length: Int) {
-        for side in sides { side.offer(queue, memory: memory, length: length) }
+        for index in sides.indices {
+            // The fault thread's reads end in memory of the sides' own.
+            let own = queue == .fetch && length > 0 ? fetches.landing(of: index) : (memory, length)
+            sides[index].offer(queue, memory: own.0, length: own.1)
+        }
     }
 
     public func letGo(_ queue: TransferQueue) {
@@ -77,7 +88,7 @@ public final class MirroredDevice<Side: StoreDevice>: StoreDevice, @unchecked Se
     }
 }
 
-/// One queue of a mirrored device: which side still owes an answer to which transfer.
+/// The worker's queue of a mirrored device: which side still owes an answer to which transfer.
 struct MirroredQueue<Side: StoreDevice> {
     enum Kind { case read, write }
 
@@ -93,7 +104,6 @@ struct MirroredQueue<Side: StoreDevice> {
     }
 
     let sides: [Side]
-    private let queue: TransferQueue
     private let traffic: DeviceTraffic
     /// The side that reads are asked of first.
     private var preferred = 0
@@ -103,14 +113,11 @@ struct MirroredQueue<Side: StoreDevice> {
     private var free: [Int]
     /// Transfers under way at each side.
     private var underWay = [0, 0]
-    /// A read that failed was taken in by the other side, and may not have begun.
-    private var hasRetried = false
     /// Whole transfers that ended while others were started or waited for.
     private var ended: [TransferCompletion] = []
 
-    init(sides: [Side], queue: TransferQueue, depth: Int, _ traffic: DeviceTraffic) {
+    init(sides: [Side], depth: Int, _ traffic: DeviceTraffic) {
         self.sides = sides
-        self.queue = queue
         self.traffic = traffic
         pending = Array(repeating: nil, count: depth)
         free = Array((0..<depth).reversed())
@@ -168,23 +175,15 @@ struct MirroredQueue<Side: StoreDevice> {
 
     private func noteSecondRead() { traffic.secondReads.add(1, ordering: .relaxed) }
 
-    /// Both sides, even when the first cannot.
-    func startReads() -> Bool {
-        var areAll = true
-        for side in sides where !side.startReads() { areAll = false }
-        return areAll
-    }
-
     private mutating func start(
         _ slot: Int, _ transfer: Transfer, _ kind: Kind, side: Int
     ) -> Errno? {
         var named = transfer
         named.token = UInt64(slot)
         let errno: Errno? =
-            switch (kind, queue) {
-            case (.write, _): sides[side].write(named)
-            case (.read, .fetch): sides[side].read(named)
-            case (.read, .evict): sides[side].readBack(named)
+            switch kind {
+            case .write: sides[side].write(named)
+            case .read: sides[side].readBack(named)
             }
         if errno == nil { underWay[side] += 1 }
         return errno
@@ -194,8 +193,6 @@ struct MirroredQueue<Side: StoreDevice> {
         into completions: UnsafeMutableBufferPointer<TransferCompletion>, wait: Bool
     ) -> Int {
         for side in sides.indices { unsafe collect(side, completions, wait: false) }
-        // What one side did not answer is asked of the other.
-        if hasRetried { hasRetried = queue == .fetch && !startReads() }
         while wait, ended.isEmpty, let side = underWay.firstIndex(where: { $0 > 0 }) {
             unsafe collect(side, completions, wait: true)
         }
@@ -210,7 +207,7 @@ struct MirroredQueue<Side: StoreDevice> {
         _ side: Int, _ scratch: UnsafeMutableBufferPointer<TransferCompletion>, wait: Bool
     ) {
         guard underWay[side] > 0 else { return }
-        let count = unsafe sides[side].reap(queue, into: scratch, wait: wait)
+        let count = unsafe sides[side].reap(.evict, into: scratch, wait: wait)
         underWay[side] -= count
         for index in 0..<count { unsafe note(scratch[index], from: side) }
     }
@@ -225,7 +222,6 @@ struct MirroredQueue<Side: StoreDevice> {
             preferred = other
             if start(slot, entry.transfer, .read, side: other) == nil {
                 noteSecondRead()
-                hasRetried = true
                 entry.awaited += 1
                 pending[slot] = entry
                 return

@@ -67,6 +67,9 @@ public protocol StoreDevice: AnyObject, Sendable {
     /// Begins the reads that were taken in: several at once cost less than one after the other.
     /// False: some could not be begun for now, and wait for the next call. Fault thread only.
     func startReads() -> Bool
+    /// Asks whoever else holds the same for reads of the fetch queue that take long. `now`: of
+    /// `monotonicNow`. Fault thread only.
+    func askOthers(at now: UInt64)
     /// Starts a write on behalf of the worker thread. EBUSY: the queue is full.
     func write(_ transfer: Transfer) -> Errno?
     /// Takes in a read on behalf of the worker thread, to be begun by a `reap` that waits at the
@@ -95,6 +98,7 @@ extension StoreDevice {
     public var givesUp: Bool { false }
     public var isRemote: Bool { false }
     public func startReads() -> Bool { true }
+    public func askOthers(at now: UInt64) {}
     public func readElsewhere(_ transfer: Transfer, _ queue: TransferQueue) -> Errno? { .noData }
     public func offer(_ queue: TransferQueue, memory: UInt64, length: Int) {}
     public func letGo(_ queue: TransferQueue) {}

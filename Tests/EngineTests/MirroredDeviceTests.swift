@@ -19,6 +19,9 @@ private final class RandomDevice: StoreDevice, @unchecked Sendable {
     var refusals = 0
     /// Ends every read with one byte wrong.
     var corrupts = false
+    /// Takes in the fault thread's reads, and does not do them before `goOn`.
+    var hangs = false
+    private var hung: [Transfer] = []
 
     let blockSize = 512
     var size: UInt64 { UInt64(contents.count) }
@@ -35,6 +38,22 @@ private final class RandomDevice: StoreDevice, @unchecked Sendable {
 
     private func start(_ transfer: Transfer, _ queue: TransferQueue, isWrite: Bool) -> Errno? {
         if random.chance(refusals) { return .busy }
+        if hangs, queue == .fetch {
+            hung.append(transfer)
+            return nil
+        }
+        end(transfer, queue, isWrite: isWrite)
+        return nil
+    }
+
+    /// Does what was left undone.
+    func goOn() {
+        hangs = false
+        for transfer in hung { end(transfer, .fetch, isWrite: false) }
+        hung.removeAll()
+    }
+
+    private func end(_ transfer: Transfer, _ queue: TransferQueue, isWrite: Bool) {
         var result = Int32(transfer.length)
         if random.chance(failures) {
             result = random.chance(500) ? -Errno.inputOutput.code : Int32(transfer.length / 2)
@@ -52,7 +71,6 @@ private final class RandomDevice: StoreDevice, @unchecked Sendable {
         }
         let completion = TransferCompletion(token: transfer.token, result: result)
         if queue == .fetch { held.append(completion) } else { underWay[queue]!.append(completion) }
-        return nil
     }
 
     func startReads() -> Bool {
@@ -82,11 +100,12 @@ final class MirroredDeviceTests {
     private let first = RandomDevice(blocks: blocks, seed: 1)
     private let second = RandomDevice(blocks: blocks, seed: 2)
     private let memory: Mapping
+    private let traffic = DeviceTraffic()
     private let device: MirroredDevice<RandomDevice>
 
     init() throws {
         memory = try Mapping(length: 2 * pageSize)
-        device = MirroredDevice(first, second, depth: 8)
+        device = try MirroredDevice(first, second, depth: 8, traffic: traffic)
     }
 
     private func fill(_ byte: UInt8) {
@@ -102,7 +121,14 @@ final class MirroredDeviceTests {
     private func end(_ queue: TransferQueue) -> TransferCompletion {
         unsafe withUnsafeTemporaryAllocation(of: TransferCompletion.self, capacity: 4) { completions in
             var count = 0
-            while count == 0 { count = unsafe device.reap(queue, into: completions, wait: true) }
+            while count == 0 {
+                let mayWait = queue == .evict || !(first.hangs || second.hangs)
+                if !mayWait {
+                    _ = device.startReads()
+                    device.askOthers(at: late)
+                }
+                count = unsafe device.reap(queue, into: completions, wait: mayWait)
+            }
             #expect(count == 1)
             return unsafe completions[0]
         }
@@ -153,6 +179,84 @@ final class MirroredDeviceTests {
         #expect(reapOften() == nil)
         #expect(device.startReads())
         #expect(reapOften()?.result == 512)
+    }
+
+    /// When what was asked just now has taken long.
+    private var late: UInt64 { monotonicNow() + MirroredDevice<RandomDevice>.patience }
+
+    /// What ends without a wait, given some tries.
+    private func endedFetches() -> [TransferCompletion] {
+        unsafe withUnsafeTemporaryAllocation(of: TransferCompletion.self, capacity: 8) { completions in
+            var all: [TransferCompletion] = []
+            for _ in 0..<100 {
+                let count = unsafe device.reap(.fetch, into: completions, wait: false)
+                for index in 0..<count { all.append(unsafe completions[index]) }
+            }
+            return all
+        }
+    }
+
+    @Test("asks the other side when one takes long, and has no use for what comes too late")
+    func oneSideHangs() {
+        #expect(write(3, 0xa5) == 512)
+        first.hangs = true
+        #expect(device.read(transfer(3, at: pageSize)) == nil)
+        #expect(device.startReads())
+        device.askOthers(at: monotonicNow())
+        #expect(endedFetches().isEmpty, "it has not been long")
+        device.askOthers(at: late)
+        device.askOthers(at: late)
+        #expect(endedFetches().map(\.result) == [512])
+        #expect(traffic.secondReads.load(ordering: .relaxed) == 1)
+        #expect(traffic.inFlight.load(ordering: .relaxed) == 1, "the first still owes an answer")
+        let bytes = unsafe UnsafeMutableRawBufferPointer(start: memory.base + pageSize, count: 512)
+        #expect(unsafe bytes.allSatisfy { $0 == 0xa5 })
+        #expect(read(3) == 0xa5, "the next read begins with the side that answers")
+
+        unsafe bytes.initializeMemory(as: UInt8.self, repeating: 0x11)
+        first.goOn()
+        #expect(device.startReads())
+        #expect(endedFetches().isEmpty)
+        #expect(unsafe bytes.allSatisfy { $0 == 0x11 }, "the memory is another's by now")
+        #expect(traffic.inFlight.load(ordering: .relaxed) == 0)
+    }
+
+    @Test("waits for the one that takes long when the other fails")
+    func theOtherFails() {
+        #expect(write(3, 0xa5) == 512)
+        first.hangs = true
+        second.failures = 1000
+        #expect(device.read(transfer(3, at: pageSize)) == nil)
+        #expect(device.startReads())
+        device.askOthers(at: late)
+        #expect(endedFetches().isEmpty)
+        first.goOn()
+        #expect(device.startReads())
+        #expect(endedFetches().map(\.result) == [512])
+        #expect(traffic.inFlight.load(ordering: .relaxed) == 0)
+    }
+
+    @Test("asks the other side at once when one owes all that it takes")
+    func oneSideOwesAll() {
+        #expect(write(3, 0xa5) == 512)
+        first.hangs = true
+        for token in 0..<UInt64(8) {
+            #expect(device.read(transfer(3, at: pageSize, token: token)) == nil)
+        }
+        #expect(device.startReads())
+        device.askOthers(at: late)
+        #expect(endedFetches().count { $0.result == 512 } == 8)
+        // The second fails once, so that the first is asked first.
+        second.failures = 1000
+        #expect(device.read(transfer(3, at: pageSize)) == nil)
+        #expect(device.startReads())
+        #expect(endedFetches().allSatisfy { $0.result < 512 })
+        second.failures = 0
+        #expect(read(3) == 0xa5)
+        first.goOn()
+        #expect(device.startReads())
+        #expect(endedFetches().isEmpty)
+        #expect(traffic.inFlight.load(ordering: .relaxed) == 0)
     }
 
     @Test("asks the other side at once when one takes no more")
@@ -238,6 +342,14 @@ final class MirroredDeviceTests {
                 second.failures = first.failures == 1000 ? 0 : random.pick([0, 100, 1000])
                 first.refusals = random.pick([0, 50])
                 second.refusals = random.pick([0, 50])
+            }
+            if step % 50 == 0 {
+                first.goOn()
+                second.goOn()
+                if random.chance(300) {
+                    first.hangs = second.failures == 0 && second.refusals == 0
+                    second.hangs = !first.hangs && first.failures == 0 && first.refusals == 0
+                }
             }
             let block = random.below(Self.blocks)
             if random.chance(500) {

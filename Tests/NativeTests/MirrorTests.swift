@@ -106,6 +106,33 @@ extension RemoteStorage {
             server.kill()
         }
 
+        @Test("comes back from the other when one of them does not answer, and is not given up")
+        func oneHangs() throws {
+            let socket = temporaryPath("mirror-hangs.sock")
+            let server = try NBDServer(["nbdkit", "-f", "-U", socket, "memory", "128M"], socket: socket)
+            let file = TierOptions.Kind.file(path: temporaryPath("mirror-hangs-file"))
+            var tier = mirrored(.nbd(uri: "nbd+unix:///?socket=\(socket)"), by: file)
+            tier.timeoutSeconds = 3600
+            let rig = try Rig([tier])
+            rig.rest()
+            let stored = rig.pages(in: 0)
+            #expect(stored.count > Self.pages / 4)
+            let traffic = rig.live.pager.store.tiers[0].traffic
+            #expect(waitUntil { traffic?.inFlight.load(ordering: .relaxed) == 0 })
+
+            server.stop()
+            #expect(rig.mismatches(stored) == 0)
+            #expect(rig.log.errors == [])
+            #expect(waitUntil { rig.log.unawaitedReadFailures == ["tier 0: \(EIO)"] }, "it is told")
+            let owed = traffic?.inFlight.load(ordering: .relaxed) ?? 0
+            print("\(stored.count) pages came back; \(owed) reads were left to the server that hangs")
+            #expect(owed > 0)
+            server.goOn()
+            #expect(waitUntil { traffic?.inFlight.load(ordering: .relaxed) == 0 }, "nobody need ask")
+            rig.finish()
+            server.kill()
+        }
+
         @Test("comes back from the others while many accesses wait for one")
         func crowd() throws {
             let backing = try NBDBacking("crowd-nbd", size: 128 << 20)

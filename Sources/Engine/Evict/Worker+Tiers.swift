@@ -83,6 +83,9 @@ extension Worker {
         let now = pager.kernel.now()
         for tier in pager.store.tiers where tier.isDraining.load(ordering: .relaxed) {
             if tier.objects.load(ordering: .acquiring) == 0 {
+                // A mirrored device may owe answers that nobody waits for.
+                guard tier.device.map({ $0.traffic.inFlight.load(ordering: .acquiring) == 0 }) ?? true
+                else { continue }
                 remove(tier)
                 return true
             }

@@ -206,11 +206,17 @@ extension Setup {
     ) throws(SetupFailure) -> LinuxDevice? {
         let device = try openDevice(tier, index, host)
         guard let device, let mirror = tier.mirror?.options else { return device }
+        let second: LinuxDevice?
         do {
-            guard let second = try openDevice(mirror, index, host) else { return device }
-            return LinuxDevice(device, mirroredBy: second)
+            second = try openDevice(mirror, index, host)
         } catch {
             throw SetupFailure(error.errno, "mirror of \(error.message)")
+        }
+        guard let second else { return device }
+        do {
+            return try LinuxDevice(device, mirroredBy: second)
+        } catch {
+            throw refusal(index, tier, error, "cannot set up the mirror: \(error.text)")
         }
     }
 

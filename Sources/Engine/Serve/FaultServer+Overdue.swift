@@ -31,9 +31,9 @@ extension FaultServer {
     }
 }
 
-/// Devices that do not end what the worker has asked of them: a write, a discard, a read of what is
-/// to move. Nothing but the device can end that; the worker, which waits, cannot tell, so this
-/// thread does.
+/// Devices that take long. What an access waits for is asked of a mirror's other place. What the
+/// worker has asked of a device, a write, a discard, a read of what is to move, nothing but the
+/// device can end; the worker, which waits, cannot tell, so this thread does.
 extension FaultServer {
     public func noteHungDevices() {
         let now = pager.kernel.now()
@@ -45,7 +45,9 @@ extension FaultServer {
     private static var hungPause: UInt64 { 500_000_000 }
 
     private func note(_ tier: Tier<Port>, at now: UInt64) {
-        guard let device = tier.device, !device.givesUp else { return }
+        guard let device = tier.device else { return }
+        device.askOthers(at: now)
+        if device.givesUp { return }
         let since = device.traffic.workerWaitsSince.load(ordering: .relaxed)
         // Taken before `now` may have been taken after it.
         let isHung = since != 0 && now > since && now - since >= answerMax

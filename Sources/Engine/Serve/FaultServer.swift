@@ -90,7 +90,8 @@ import Kernel
 
     private func work() -> Bool {
         recallReadyAt = .max
-        var worked = fetches.isIdle ? false : finishFetches()
+        // Also when none is under way: a mirrored device takes in what comes too late.
+        var worked = finishFetches()
         if advanceWholes() { worked = true }
         if !delayed.isEmpty, serveDelayed() { worked = true }
         // Messages that no buffer is free for stay with the kernel.
