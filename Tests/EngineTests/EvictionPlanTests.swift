@@ -239,9 +239,11 @@ struct EvictionChoiceTests {
 
     @Test("does not go over all memory for what is cheap, where there cannot be enough of it")
     func cheap() {
-        #expect(!EvictionChoice(EvictionPlan(part: 2, quota: 511), hasCopies: false).cheapOnly)
-        #expect(EvictionChoice(EvictionPlan(part: 2, quota: 512), hasCopies: false).cheapOnly)
-        #expect(EvictionChoice(EvictionPlan(part: 2, quota: 1), hasCopies: true).cheapOnly)
+        #expect(!EvictionChoice(EvictionPlan(part: 2, quota: 511), copies: 0).cheapOnly)
+        #expect(EvictionChoice(EvictionPlan(part: 2, quota: 512), copies: 0).cheapOnly)
+        #expect(EvictionChoice(EvictionPlan(part: 2, quota: 400), copies: 100).cheapOnly)
+        #expect(!EvictionChoice(EvictionPlan(part: 2, quota: 400), copies: 99).cheapOnly)
+        #expect(!EvictionChoice(EvictionPlan(part: 2, quota: 1), copies: 0).cheapOnly)
     }
 
     private func pick(

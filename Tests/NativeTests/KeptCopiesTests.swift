@@ -13,10 +13,14 @@ struct KeptCopiesTests {
         let region: Region
         private let evictor: Evictor<LinuxKernel>
 
-        init(fileSize: UInt64) throws {
+        convenience init(fileSize: UInt64) throws {
+            try self.init(.file(path: temporaryPath("copies"), size: fileSize))
+        }
+
+        init(_ store: PagerOptions.StoreChoice) throws {
             live = try LivePager(
                 PagerOptions(
-                    tracker: .none, store: .file(path: temporaryPath("copies"), size: fileSize),
+                    tracker: .none, store: store,
                     readErrorAction: .stop, limit: 0, idleAge: 0),
                 host: HostLog().host)
             memory = try VersionedMemory(pageCount: pages)
@@ -75,6 +79,38 @@ struct KeptCopiesTests {
         #expect(rig.evictAll() == Self.pages)
         #expect(rig.counters.cleanEvictions.value == UInt64(Self.pages - written.count))
         #expect(rig.mismatches() == 0)
+    }
+
+    @Test("is a word for a page that it fills, wherever others go")
+    func sameFilled() throws {
+        let rig = try Rig(.compressed)
+        defer { rig.close() }
+        let filled = (0..<Self.pages).filter { $0 % 2 == 0 }
+        func address(_ page: Int) -> UnsafeMutableRawPointer {
+            UnsafeMutableRawPointer(bitPattern: UInt(rig.region.address(of: page)))!
+        }
+        for page in filled { fill(address(page), with: UInt64(page % 3)) }
+        #expect(rig.evictAll() == Self.pages)
+        for page in 0..<Self.pages {
+            #expect(
+                page % 2 == 0
+                    ? address(page).load(as: UInt64.self) == UInt64(page % 3) : rig.memory.verify(page))
+        }
+        for page in 0..<Self.pages { while rig.region.table[page].state != .resident { yieldThread() } }
+        #expect(rig.counters.keptCopies.value == filled.count, "memory keeps no copies of others")
+        #expect(filled.allSatisfy { rig.region.table[$0].namesCopy }, "what leaves first, among equals")
+
+        let written = filled.filter { $0 % 3 != 2 && $0 % 5 == 0 }
+        for page in written { address(page).storeBytes(of: 7, toByteOffset: 8, as: UInt64.self) }
+        #expect(rig.evictAll() == Self.pages)
+        #expect(rig.counters.cleanEvictions.value == UInt64(filled.count - written.count))
+        #expect(rig.counters.keptCopies.value == 0)
+        for page in filled {
+            let isWritten = page % 3 != 2 && page % 5 == 0
+            #expect(address(page).load(as: UInt64.self) == UInt64(page % 3))
+            #expect(
+                address(page).load(fromByteOffset: 8, as: UInt64.self) == (isWritten ? 7 : UInt64(page % 3)))
+        }
     }
 
     @Test("gives way when the file wants room, and to nothing when all is brought back")

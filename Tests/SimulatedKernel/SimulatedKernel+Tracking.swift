@@ -36,6 +36,7 @@ extension SimulatedKernel {
             // What is not mapped was not touched, which is news as well.
             space[page].idleSince = space[page].touchedAt
             space[page].scannedAt = scheduler.now
+            space[page].wasThere = space[page].state != .absent || space[page].cached
             guard space[page].state != .absent || space[page].isMarked else { continue }
             // The kernel does not tell a mark in the page table from a place in its swap.
             let isSwapped = space[page].state != .present

@@ -25,6 +25,8 @@ public struct PTE: Sendable {
     public var touchedAt: UInt64 = 0
     public var idleSince: UInt64 = 0
     public var scannedAt: UInt64 = 0
+    /// The last scan found it mapped, or it was in the file.
+    public var wasThere = false
     /// Hugetlbfs: it was armed when it was unmapped, and the page table says so. Looks like swap.
     public var isMarked = false
     /// Hugetlbfs: filled by the kernel over such a mark. Looks armed, is read unnoticed, and

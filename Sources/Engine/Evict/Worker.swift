@@ -276,7 +276,7 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     private func evict(_ plan: EvictionPlan, _ era: Int, _ lookingAgain: Bool) -> Int {
         let hugePages = pager.holdingPassLock { allHugePages() }
         guard !hugePages.isEmpty else { return 0 }
-        var choice = EvictionChoice(plan, hasCopies: pager.counters.keptCopies.value > 0)
+        var choice = EvictionChoice(plan, copies: pager.counters.keptCopies.value)
         var evicted = sweep(hugePages, &choice, era, lookingAgain)
         if choice.cheapOnly, !choice.isQuotaUsed, mayGoOn {
             choice.cheapOnly = false

@@ -1,8 +1,8 @@
 import Kernel
 
 /// Picks the pages of one huge page that leave by a plan. Pages of equal age leave cheapest
-/// first: those whose copy the store still has, since nothing is written for them, and
-/// those that leave together with all of their huge page, which goes in one move.
+/// first: those whose copy the store still has, since nothing is written for them, same-filled ones
+/// among them; and those that leave together with all of their huge page, which goes in one move.
 public struct EvictionChoice: Sendable {
     public let plan: EvictionPlan
     /// How many pages of the plan's partial stamp may still leave.
@@ -10,13 +10,17 @@ public struct EvictionChoice: Sendable {
     /// Of the partial stamp, only what is cheap.
     public var cheapOnly: Bool
 
-    /// `hasCopies`: the store has kept copies of some pages. To look for what is cheap costs a look at
+    /// `copies`: of so many pages the store has kept them. To look for what is cheap costs a look at
     /// all ages: only where there may be enough of it.
-    public init(_ plan: EvictionPlan, hasCopies: Bool = true) {
+    public init(_ plan: EvictionPlan, copies: Int = .max) {
         self.plan = plan
         quota = plan.quota
-        cheapOnly = plan.quota > 0 && (hasCopies || plan.quota >= Self.pagesPerHugePage)
+        let enough = max(1, quota / Self.worthwhilePart)
+        cheapOnly = quota > 0 && (copies >= enough || quota >= Self.pagesPerHugePage)
     }
+
+    /// Of the quota: a quarter.
+    private static var worthwhilePart: Int { 4 }
 
     private static var pagesPerHugePage: Int { hugePageSize / pageSize }
 

@@ -27,14 +27,15 @@ public final class WordTable: Sendable {
     private struct State {
         /// Head of the list of free places, threaded through the words; 0 ends it.
         var firstFree = 0
-        var high = 1
+        var high = Int(WordTable.zeroPlace) + 1
     }
 
-    /// The place of every zero page.
-    private static let zeroPlace: UInt64 = 0
+    /// The place of every zero page. Not 0: an entry that names it is to look like one that names
+    /// something.
+    private static let zeroPlace: UInt64 = 1
 
     public init(capacity: Int) throws(Errno) {
-        mapping = try Mapping(length: roundUp((capacity + 1) * 8, to: pageSize))
+        mapping = try Mapping(length: roundUp((capacity + 1 + Int(Self.zeroPlace)) * 8, to: pageSize))
         state = Lock(State())
     }
 

@@ -315,9 +315,9 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
     // MARK: Kept copies
 
     /// A page went back to the guest from `locator`. True when its copy stays there, for
-    /// `holds` to ask for later: where a copy costs no host memory. Fault thread only.
+    /// `holds` to ask for later: where a copy costs no host memory, or a word. Fault thread only.
     func keep(_ locator: Locator, _ contents: UnsafeRawPointer) -> Bool {
-        guard locator.tier != .sameFilled else { return false }
+        if locator.tier == .sameFilled { return true }
         let tier = named(locator.tier)
         if tier.isDraining.load(ordering: .relaxed) { return false }
         return unsafe tier.backing.keep(locator.place, contents)
@@ -325,17 +325,20 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
 
     /// Whether the copy kept at `locator` is what the page holds now. Worker thread only.
     func holds(_ locator: Locator, _ contents: UnsafeRawPointer) -> Bool {
-        guard locator.tier != .sameFilled else { return false }
+        if locator.tier == .sameFilled { return unsafe sameFilledWord(contents) == words.get(locator.place) }
         let tier = named(locator.tier)
         if tier.isDraining.load(ordering: .relaxed) { return false }
         return unsafe tier.backing.holds(locator.place, contents)
     }
 
     /// The page that a copy is kept of left again: it is the page's only home. Worker thread only.
-    func becomesOnly(_ locator: Locator) { named(locator.tier).backing.becomesOnly(locator.place) }
+    func becomesOnly(_ locator: Locator) {
+        if locator.tier != .sameFilled { named(locator.tier).backing.becomesOnly(locator.place) }
+    }
 
     /// Drops a kept copy. Any thread.
     func dropCopy(_ locator: Locator) {
+        if locator.tier == .sameFilled { return words.drop(locator.place) }
         let tier = named(locator.tier)
         tier.backing.dropCopy(locator.place)
         tier.objects.subtract(1, ordering: .releasing)
