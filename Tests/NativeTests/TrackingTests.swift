@@ -163,6 +163,17 @@ struct TrackingTests {
         #expect(rig.pager.counters.touchedPages.value == 0)
     }
 
+    @Test("counts a light fault for each touched page that was armed, and none for what had just come")
+    func lightFaults() throws {
+        let rig = try Rig(pageCount: 1024)
+        rig.tracker.pass(.never)
+        #expect(rig.pager.counters.touchedPages.value == 1024)
+        #expect(rig.pager.counters.lightFaults.value == 0)
+        for page in 100..<110 { rig.write(page) }
+        rig.tracker.pass(.never)
+        #expect(rig.pager.counters.lightFaults.value == 10)
+    }
+
     @Test("tells one write in a huge page: Linux splits a write-protected one there")
     func hugePages() throws {
         let rig = try Rig(pageCount: 4 * 512, hugePages: true)

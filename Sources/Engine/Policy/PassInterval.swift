@@ -3,7 +3,9 @@
 public enum PassInterval {
     private static let shortest: UInt64 = 250_000_000
     private static let longest: UInt64 = 30_000_000_000
-    private static let longestAffordable: UInt64 = 60_000_000_000
+    /// What leaves between two passes is looked at first, so that late passes make no page leave that
+    /// is in use; but they find memory that has turned cold as late.
+    private static let longestAffordable: UInt64 = 300_000_000_000
     private static let perIdleAge: UInt64 = 8
     /// With a limit and nothing else to go by, unless that costs too much; ages are to tell what
     /// is in use from what is not within some seconds all the same.

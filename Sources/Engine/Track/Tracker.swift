@@ -181,14 +181,15 @@ import Kernel
     private func noteTouched(_ region: Region, _ pages: Range<Int>, isHuge: Bool) {
         region.merged.remove(pages)
         touchedPages += pages.count
-        // The first access to a huge page makes all of it accessible.
-        lightFaults += isHuge ? max(1, pages.count * pageSize / hugePageSize) : pages.count
         for index in region.hugePage(of: pages.lowerBound)...region.hugePage(of: pages.upperBound - 1) {
             let part = pages.clamped(to: region.pages(ofHugePage: index))
             let arrived = returned[Int(AgeMap.absent)]
             region.ages.stamp(part, history.current, returned: &returned)
-            region.visits.wasTouched(
-                index, pages: part.count - (returned[Int(AgeMap.absent)] - arrived))
+            // What has come since was not armed.
+            let old = part.count - (returned[Int(AgeMap.absent)] - arrived)
+            region.visits.wasTouched(index, pages: old)
+            // The first access to a huge page makes all of it accessible.
+            lightFaults += isHuge ? min(old, 1) : old
             if !isHuge { countSmall(region, index, part.count) }
         }
         guard isHuge, !region.guard.isShared else { return }

@@ -273,20 +273,22 @@ function root(x, r, i) {
     return r
 }
 # Of the requests, for each second or each instruction, of the guest without a pager in the same
-# round, in percent. The median of the rounds is in `middle`: one turn in which something else
-# had the machine hardly moves it.
+# round, in percent: by the mean of the logarithms, since ratios that are too large by half and too
+# small by a third cancel each other. The median of the rounds is in `middle`: one turn in which
+# something else had the machine hardly moves it.
 function lost(what, guest, i, j, sum, squares, part, sorted) {
     for (i = 1; i <= rounds; i++) {
-        part = 100 - 100 * what[guest, i] / what["plain", i]
+        part = 100 * log(what["plain", i] / what[guest, i])
         sum += part
         squares += part * part
         for (j = i; j > 1 && sorted[j - 1] > part; j--) sorted[j] = sorted[j - 1]
         sorted[j] = part
     }
-    middle = (sorted[int((rounds + 1) / 2)] + sorted[int((rounds + 2) / 2)]) / 2
+    middle = in_percent((sorted[int((rounds + 1) / 2)] + sorted[int((rounds + 2) / 2)]) / 2)
     error = rounds > 1 ? root((squares - sum * sum / rounds) / (rounds - 1) / rounds) : 0
-    return sum / rounds
+    return in_percent(sum / rounds)
 }
+function in_percent(hundredths) { return 100 - 100 * exp(-hundredths / 100) }
 function mean(what, guest, i, sum) {
     for (i = 1; i <= rounds; i++) sum += what[guest, i]
     return sum / rounds
