@@ -49,10 +49,33 @@ struct StandstillTests {
         still.finish()
     }
 
-    @Test("keeps its limit")
+    @Test("keeps its limit, and goes by new settings at once while it is beyond that")
     func limit() throws {
-        let rig = try Rig(pages: (96 << 20) / pageSize, limit: Settings.limitMin, isRunning: false)
-        #expect(waitUntil { rig.live.pager.cost <= Int(Settings.limitMin) })
+        let rig = try Rig(pages: (48 << 20) / pageSize, limit: Settings.limitMin, isRunning: false)
+        let (pager, memory) = (rig.live.pager, rig.memory)
+        #expect(waitUntil { pager.cost <= Int(Settings.limitMin) })
+        let isEnough = Lock(false)
+        let guest = try Kernel.Thread(name: "guest") {
+            while !isEnough.withLock({ $0 }) {
+                for page in 0..<memory.pageCount { _ = memory.verify(page) }
+            }
+        }
+        func set(_ mode: Mode) {
+            pager.settings.setMode(mode)
+            rig.live.settingsChanged()
+        }
+        // The worker is woken for the limit and for the settings, in any order.
+        var drained = 0
+        for _ in 0..<20 {
+            set(.drain)
+            guard waitUntil({ pager.counters.evictedPages == 0 }) else { break }
+            drained += 1
+            set(.active)
+            waitUntil { pager.counters.evictedPages > 1000 }
+        }
+        #expect(drained == 20)
+        isEnough.withLock { $0 = true }
+        guest.join()
         rig.finish()
     }
 }

@@ -13,6 +13,8 @@ public final class LivePager: Sendable {
     /// Signalled when the fault server has been asked for pages; in its loop.
     private let recallSignal: WakeUpReference
     private let stopping = Atomic<Bool>(false)
+    /// Settings have changed since the worker last looked. The limit wakes it, too.
+    private let isNews = Atomic<Bool>(false)
     private let threads: Lock<Threads>
     private let readWatch = Lock(ReadWatch())
     public let tracking: PageTracking
@@ -157,12 +159,13 @@ public final class LivePager: Sendable {
 
     /// Waits until there is something to do, a tick at most, and says what.
     private func next(adjustedAt: UInt64) -> Next {
-        let isWoken = wakeUp.wakeUp.wait(nanoseconds: pause)
+        _ = wakeUp.wakeUp.wait(nanoseconds: pause)
+        if isNews.exchange(false, ordering: .acquiring) { return .round }
         let now = monotonicNow()
         let mayRetry = worker.retryAt.map { now >= $0 } ?? false
         let isDue = worker.untilPass == 0
         if pager.limitPassed.load(ordering: .relaxed) || mayRetry { return isDue ? .round : .relieve }
-        if isWoken || isDue { return .round }
+        if isDue { return .round }
         return now &- adjustedAt >= Self.tickNanoseconds ? .adjust : .tidyUp
     }
 
@@ -174,7 +177,10 @@ public final class LivePager: Sendable {
     }
 
     /// Lets the worker go by new settings at once. Control thread.
-    public func settingsChanged() { wakeUp.wakeUp.signal() }
+    public func settingsChanged() {
+        isNews.store(true, ordering: .releasing)
+        wakeUp.wakeUp.signal()
+    }
 
     /// What evicts given pages, as the worker does, and answers how many left: for who measures that
     /// alone. Pages and thread as with `Evictor.evict`, while the worker evicts nothing.
@@ -187,7 +193,7 @@ public final class LivePager: Sendable {
     public func stop() {
         precondition(pager.regions.isEmpty, "a block is still attached")
         stopping.store(true, ordering: .releasing)
-        wakeUp.wakeUp.signal()
+        settingsChanged()
         loop.stop()
         threads.withLock { threads in
             threads.worker.take()?.join()
