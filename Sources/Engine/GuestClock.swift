@@ -24,6 +24,12 @@ public final class GuestClock: Sendable {
         latest.max(Self.time(state.load(ordering: .acquiring), kernelTime), ordering: .relaxed).newValue
     }
 
+    /// How far it is behind the kernel's clock: the time that the guest has stood still. Any thread.
+    public func behind(_ kernelTime: UInt64) -> UInt64 {
+        let state = state.load(ordering: .acquiring)
+        return state & Self.standsStill == 0 ? state : kernelTime &- (state & ~Self.standsStill)
+    }
+
     /// Stops it, or lets it go on. Control thread.
     public func setRunning(_ isRunning: Bool, at kernelTime: UInt64) {
         guard isRunning != self.isRunning else { return }

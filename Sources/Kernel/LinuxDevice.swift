@@ -112,6 +112,10 @@ extension LinuxDevice: CountedDevice {
         if case .mirrored(_, let device) = kind { device.askOthers(at: now) }
     }
 
+    public var owesLateAnswers: Bool {
+        if case .mirrored(_, let device) = kind { device.owesLateAnswers } else { false }
+    }
+
     public func readElsewhere(_ transfer: Transfer, _ queue: TransferQueue) -> Errno? {
         guard case .mirrored(_, let device) = kind else { return .noData }
         traffic.noteRead(bytes: transfer.length)

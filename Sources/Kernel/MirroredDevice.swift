@@ -38,6 +38,7 @@ public final class MirroredDevice<Side: StoreDevice>: StoreDevice, @unchecked Se
     public func readBack(_ transfer: Transfer) -> Errno? { evictions.begin(transfer, .read) }
     public func startReads() -> Bool { fetches.startReads() }
     public func askOthers(at now: UInt64) { fetches.askOthers(at: now) }
+    public var owesLateAnswers: Bool { fetches.late > 0 }
 
     /// Reads are asked of the other side first from then on. Tokens are below `depth`.
     public func readElsewhere(_ transfer: Transfer, _ queue: TransferQueue) -> Errno? {
@@ -56,6 +57,9 @@ public final class MirroredDevice<Side: StoreDevice>: StoreDevice, @unchecked Se
     }
 
     public func offer(_ queue: TransferQueue, memory: UInt64, length: Int) {
+        // To take back what an answer is owed in would wait for it, before Linux 6.13
+        // (io_rsrc_ref_quiesce); the ring's end lets go of it.
+        if queue == .fetch, length == 0, fetches.late > 0 { return }
         for index in sides.indices {
             // The fault thread's reads end in memory of the sides' own.
             let own = queue == .fetch && length > 0 ? fetches.landing(of: index) : (memory, length)

@@ -15,6 +15,8 @@ final class MirroredFetches<Side: StoreDevice> {
         var tokens: (Int?, Int?) = (nil, nil)
         /// The side that it has not been asked of.
         var untried: Int?
+        /// Both have been asked, one of them because the other took long.
+        var isRace = false
         /// The worse of the sides' answers so far; 0: none.
         var failure: Int32 = 0
         var isAwaited: Bool { tokens.0 != nil || tokens.1 != nil }
@@ -33,10 +35,12 @@ final class MirroredFetches<Side: StoreDevice> {
     private let traffic: DeviceTraffic
     private let depth: Int
     /// Where the sides read to: `lengthMax` for each token of the first, then of the second.
-    private let landings: Mapping
+    private let landings: Landings
     private var owners: [[Owner]]
     private var free: [[Int]]
     private var reads: [Read?]
+    /// Answers that the sides owe and nobody waits for.
+    private(set) var late = 0
     /// By token: the side that the last read was not asked of.
     private var untried: [Int?]
     /// The side that reads are asked of first.
@@ -50,7 +54,7 @@ final class MirroredFetches<Side: StoreDevice> {
         self.sides = sides
         self.traffic = traffic
         self.depth = depth
-        landings = try Mapping(length: 2 * depth * Self.lengthMax)
+        landings = Landings(try Mapping(length: 2 * depth * Self.lengthMax))
         owners = Array(repeating: Array(repeating: .nobody, count: depth), count: 2)
         free = Array(repeating: (0..<depth).reversed(), count: 2)
         reads = Array(repeating: nil, count: depth)
@@ -64,7 +68,8 @@ final class MirroredFetches<Side: StoreDevice> {
     }
 
     private func address(_ side: Int, _ token: Int) -> UInt64 {
-        unsafe UInt64(UInt(bitPattern: landings.base)) + UInt64((side * depth + token) * Self.lengthMax)
+        unsafe UInt64(UInt(bitPattern: landings.memory.base))
+            + UInt64((side * depth + token) * Self.lengthMax)
     }
 
     // MARK: Asking
@@ -99,7 +104,8 @@ final class MirroredFetches<Side: StoreDevice> {
         for token in reads.indices {
             guard let read = reads[token], now > read.since, now - read.since >= MirroredDevice<Side>.patience
             else { continue }
-            _ = askOther(token)
+            guard askOther(token) else { continue }
+            reads[token]?.isRace = true
         }
     }
 
@@ -109,7 +115,6 @@ final class MirroredFetches<Side: StoreDevice> {
         guard ask(side, &read) == nil else { return false }
         read.untried = nil
         reads[token] = read
-        preferred = side
         areUnstarted = true
         noteSecondRead()
         return true
@@ -174,7 +179,9 @@ final class MirroredFetches<Side: StoreDevice> {
         free[side].append(sideToken)
         switch owner {
         case .nobody: preconditionFailure("a transfer ended twice")
-        case .left: traffic.inFlight.subtract(1, ordering: .relaxed)
+        case .left:
+            late -= 1
+            traffic.inFlight.subtract(1, ordering: .relaxed)
         case .read(let token): note(answer.result, token, from: side, address(side, sideToken))
         }
     }
@@ -187,12 +194,15 @@ final class MirroredFetches<Side: StoreDevice> {
         reads[token] = read
         if isWhole {
             Self.copy(read.transfer, from: landing)
+            if read.isRace { preferred = side }
             leave(read)
-        } else if read.isAwaited || askOther(token) {
-            return
+        } else {
+            preferred = 1 - side
+            if read.isAwaited || askOther(token) { return }
         }
         reads[token] = nil
-        untried[token] = isWhole ? read.untried : nil
+        // One that owes an answer may be asked again.
+        untried[token] = isWhole ? read.untried ?? (read.isAwaited ? 1 - side : nil) : nil
         ended.append(
             TransferCompletion(token: UInt64(token), result: isWhole ? result : read.failure))
     }
@@ -210,6 +220,20 @@ final class MirroredFetches<Side: StoreDevice> {
 
     private func leave(_ token: Int, at side: Int) {
         owners[side][token] = .left
+        late += 1
         traffic.inFlight.add(1, ordering: .relaxed)
     }
+
+    /// A side may write to what it owes an answer for as long as its device pleases: then the memory
+    /// stays for as long as the process.
+    deinit {
+        let owes = late > 0 || reads.contains { $0 != nil }
+        if owes { _ = unsafe Unmanaged.passRetained(landings) }
+    }
+}
+
+/// Where the sides of a mirrored device read to.
+private final class Landings: Sendable {
+    let memory: Mapping
+    init(_ memory: consuming Mapping) { self.memory = memory }
 }

@@ -70,6 +70,9 @@ public protocol StoreDevice: AnyObject, Sendable {
     /// Asks whoever else holds the same for reads of the fetch queue that take long. `now`: of
     /// `monotonicNow`. Fault thread only.
     func askOthers(at now: UInt64)
+    /// Answers are to come to reads that have ended: `reap` takes them in, and tells nobody. Fault
+    /// thread only.
+    var owesLateAnswers: Bool { get }
     /// Starts a write on behalf of the worker thread. EBUSY: the queue is full.
     func write(_ transfer: Transfer) -> Errno?
     /// Takes in a read on behalf of the worker thread, to be begun by a `reap` that waits at the
@@ -99,6 +102,7 @@ extension StoreDevice {
     public var isRemote: Bool { false }
     public func startReads() -> Bool { true }
     public func askOthers(at now: UInt64) {}
+    public var owesLateAnswers: Bool { false }
     public func readElsewhere(_ transfer: Transfer, _ queue: TransferQueue) -> Errno? { .noData }
     public func offer(_ queue: TransferQueue, memory: UInt64, length: Int) {}
     public func letGo(_ queue: TransferQueue) {}

@@ -236,6 +236,24 @@ final class MirroredDeviceTests {
         #expect(traffic.inFlight.load(ordering: .relaxed) == 0)
     }
 
+    @Test("asks the one that took long again when what the other gave is wrong")
+    func theOtherIsWrong() {
+        #expect(write(3, 0xa5) == 512)
+        first.hangs = true
+        second.corrupts = true
+        let named = transfer(3, at: pageSize)
+        #expect(device.read(named) == nil)
+        #expect(device.startReads())
+        device.askOthers(at: late)
+        #expect(endedFetches().map(\.result) == [512])
+        first.goOn()
+        #expect(device.readElsewhere(named, .fetch) == nil)
+        #expect(device.startReads())
+        #expect(endedFetches().map(\.result) == [512])
+        let bytes = unsafe UnsafeRawBufferPointer(start: memory.base + pageSize, count: 512)
+        #expect(unsafe bytes.allSatisfy { $0 == 0xa5 })
+    }
+
     @Test("asks the other side at once when one owes all that it takes")
     func oneSideOwesAll() {
         #expect(write(3, 0xa5) == 512)

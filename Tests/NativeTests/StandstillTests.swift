@@ -21,8 +21,8 @@ struct StandstillTests {
             memory = try VersionedMemory(pageCount: pages)
             region = try live.attach(name: "ram", start: memory.start, length: memory.length)
             try live.pager.settings.setStallBudget(millionths: budget)
-            for page in 0..<pages { memory.advance(page) }
             live.settingsChanged()
+            for page in 0..<pages { memory.advance(page) }
         }
 
         func finish() {
@@ -51,9 +51,12 @@ struct StandstillTests {
 
     @Test("keeps its limit, and goes by new settings at once while it is beyond that")
     func limit() throws {
-        let rig = try Rig(pages: (48 << 20) / pageSize, limit: Settings.limitMin, isRunning: false)
+        // More than all of it costs in the store.
+        let limit = 48 << 20
+        let rig = try Rig(pages: (64 << 20) / pageSize, limit: UInt64(limit), isRunning: false)
         let (pager, memory) = (rig.live.pager, rig.memory)
-        #expect(waitUntil { pager.cost <= Int(Settings.limitMin) })
+        // The kernel filled it, and told nobody.
+        #expect(waitUntil { rig.evictions > 3000 && pager.cost <= limit })
         let isEnough = Lock(false)
         let guest = try Kernel.Thread(name: "guest") {
             while !isEnough.withLock({ $0 }) {

@@ -23,6 +23,8 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     /// What had been waited for pages, and the time, when the controller last looked.
     private var waitedBefore: (time: UInt64, count: UInt64) = (0, 0)
     private var roundBefore: UInt64 = 0
+    /// How far the guest's clock was behind the kernel's then.
+    private var behindBefore: UInt64 = 0
     private var modeBefore = Mode.off
     /// When the last round ended.
     private var rounded: (at: UInt64, guestTime: UInt64) = (0, 0)
@@ -59,17 +61,24 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     }
 
     /// Nanoseconds until the next pass is due. Passes whose distance is a matter of what they cost
-    /// the guest go by its clock: nil while it stands still.
+    /// the guest go by its clock. While it stands still there are none, nil, but for a limit's sake:
+    /// what a migration brings is found by looking.
     public var untilPass: UInt64? {
         let settings = pager.settings
-        let interval = interval
-        func left(_ since: UInt64) -> UInt64 { interval - min(interval, since) }
-        if settings.idleAge > 0 || settings.stallBudget == 0 && settings.limit == 0 {
-            return left(pager.kernel.now() &- rounded.at)
+        let (interval, limit) = (interval, settings.limit)
+        func left(_ since: UInt64, of interval: UInt64) -> UInt64 { interval - min(interval, since) }
+        let since = pager.kernel.now() &- rounded.at
+        if settings.idleAge > 0 || settings.stallBudget == 0 && limit == 0 {
+            return left(since, of: interval)
         }
-        let since = pager.guestTime &- rounded.guestTime
-        return pager.guestClock.isRunning ? left(since) : nil
+        if pager.guestClock.isRunning {
+            return left(pager.guestTime &- rounded.guestTime, of: interval)
+        }
+        return limit == 0 ? nil : left(since, of: max(interval, Self.intervalStandingStill))
     }
+
+    /// Nanoseconds.
+    private static var intervalStandingStill: UInt64 { 4_000_000_000 }
 
     /// Nanoseconds from pass to pass.
     public var interval: UInt64 {
@@ -165,11 +174,13 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     /// Pages to evict because the guest would hardly notice.
     private func surplus() -> Int {
         let now = pager.guestTime
+        let behind = pager.guestClock.behind(pager.kernel.now())
         let waited = waited()
-        defer { (waitedBefore, roundBefore) = (waited, now) }
+        defer { (waitedBefore, roundBefore, behindBefore) = (waited, now, behind) }
         let budget = pager.settings.stallBudget
         let (stall, waits) = (waited.time &- waitedBefore.time, waited.count &- waitedBefore.count)
-        guard budget > 0, roundBefore > 0, now > roundBefore else {
+        // What was waited while the guest stood still, by QEMU itself, is no share of vCPU time.
+        guard budget > 0, roundBefore > 0, now > roundBefore, behind == behindBefore else {
             controller.learn(stall: stall, waits: waits)
             return 0
         }

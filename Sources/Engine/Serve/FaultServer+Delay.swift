@@ -118,7 +118,9 @@ extension FaultServer {
 
     /// How long the server may sleep when no message comes, in nanoseconds: `tick`, or less.
     public func pause(tick: UInt64) -> UInt64 {
-        let tick = fetches.areUnstarted ? min(tick, Self.startPause) : tick
+        let tick =
+            fetches.areUnstarted
+            ? min(tick, Self.startPause) : fetches.isIdle ? tick : min(tick, Self.hungPause)
         let readyAt = min(
             delayed.isEmpty ? .max : delayed.readyAt, whole?.readyAt ?? .max,
             pager.recalls.isEmpty ? .max : recallReadyAt)

@@ -40,9 +40,11 @@ extension FaultServer {
         guard now &- hungLookAt >= Self.hungPause else { return }
         hungLookAt = now
         pager.store.reading { pager.store.forEachTier { note($0, at: now) } }
+        // What mirrors were asked for.
+        fetches.areUnstarted = !pager.store.startFetches()
     }
 
-    private static var hungPause: UInt64 { 500_000_000 }
+    static var hungPause: UInt64 { 500_000_000 }
 
     private func note(_ tier: Tier<Port>, at now: UInt64) {
         guard let device = tier.device else { return }

@@ -90,8 +90,7 @@ import Kernel
 
     private func work() -> Bool {
         recallReadyAt = .max
-        // Also when none is under way: a mirrored device takes in what comes too late.
-        var worked = finishFetches()
+        var worked = fetches.isIdle && !pager.store.owesLateAnswers ? false : finishFetches()
         if advanceWholes() { worked = true }
         if !delayed.isEmpty, serveDelayed() { worked = true }
         // Messages that no buffer is free for stay with the kernel.

@@ -278,6 +278,13 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
         table.forEach { $0.backing.device?.offer(.fetch, memory: start, length: length) }
     }
 
+    /// See `StoreDevice`. Fault thread only.
+    var owesLateAnswers: Bool {
+        var owes = false
+        table.forEach { if $0.backing.device?.owesLateAnswers ?? false { owes = true } }
+        return owes
+    }
+
     /// Begins the reads that devices have taken in. False: not all for now. Fault thread only.
     func startFetches() -> Bool {
         var areAll = true
