@@ -39,9 +39,11 @@ extension FaultServer {
         let now = pager.kernel.now()
         guard now &- hungLookAt >= Self.hungPause else { return }
         hungLookAt = now
-        pager.store.reading { pager.store.forEachTier { note($0, at: now) } }
-        // What mirrors were asked for.
-        fetches.areUnstarted = !pager.store.startFetches()
+        pager.store.reading {
+            pager.store.forEachTier { note($0, at: now) }
+            // What mirrors were asked for.
+            fetches.areUnstarted = !pager.store.startFetches()
+        }
     }
 
     static var hungPause: UInt64 { 500_000_000 }
