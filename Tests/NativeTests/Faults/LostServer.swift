@@ -107,7 +107,8 @@ extension FaultKind {
             rig.rewrite(reading.lost, others: .all, &random)
         }
         tally.noticed = rig.readErrors
-        tally.told = rig.log.errors.count { $0.contains("the server is not back") }
+        // Of each page. That the server is not back is logged when it stays away for longer.
+        tally.told = rig.poisonings
         #expect(rig.poisonings == Int(rig.live.pager.counters.poisonedPages.value), "seed \(seed)")
         rig.evictAll()
         let reading = try rig.readAll(ascending: true, &random)
