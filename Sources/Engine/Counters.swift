@@ -15,6 +15,8 @@ public final class Counters: Sendable {
     public let remaps = Atomic<UInt64>(0)
     /// Pages that were only protected: an access waited until that was lifted.
     public let lifts = Atomic<UInt64>(0)
+    /// Of both together: the time since the last look, in nanoseconds.
+    let timeToAnswers = Atomic<UInt64>(0)
     /// Accesses that waited for a page in the worker's hands, and for how long at most, in
     /// nanoseconds: `FaultTimes` knows only what the fault thread served.
     public let heldUpAccesses = Atomic<UInt64>(0)

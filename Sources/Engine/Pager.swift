@@ -44,6 +44,8 @@ public final class Pager<Port: KernelPort>: Sendable {
     let scanFailed = Atomic<Bool>(false)
     /// Wakes the worker before its time.
     let wakeWorker: @Sendable () -> Void
+    /// When the last look at memory ended, on the kernel's clock.
+    let lookedAt = Atomic<UInt64>(0)
     /// What a page touched now is stamped with.
     let currentStamp = Atomic<UInt8>(AgeMap.stamps.lowerBound)
     /// A transfer ended that never began; said once.

@@ -166,7 +166,8 @@ struct PassCostTests {
         vcpus: Int = 1
     ) -> UInt64 {
         var cost = PassCost()
-        for _ in 0..<64 { cost.note(cpu: cpu, lightFaults: touched, answered: answered, wait: wait) }
+        let answers = PassCost.Answers(count: answered)
+        for _ in 0..<64 { cost.note(cpu: cpu, lightFaults: touched, answers: answers, wait: wait) }
         return cost.affordableInterval(budget: budget, vcpus: vcpus)
     }
 
@@ -198,6 +199,34 @@ struct PassCostTests {
         #expect(isNear(interval(cpu: 30 * millisecond, touched: 0, budget: nil), 300 * millisecond))
         #expect(
             isNear(interval(cpu: 0, touched: 0, answered: 5000, budget: nil, vcpus: 2), 500 * millisecond))
+    }
+
+    /// Intervals under a limit, for a guest that needs so many pages at once and gets one of them back
+    /// every `latency` nanoseconds after a look.
+    private func intervals(pages: Int, latency: UInt64) -> [UInt64] {
+        var cost = PassCost()
+        return (0..<20).map { _ in
+            let interval = PassInterval.nanoseconds(
+                idleAge: 0, limited: true, affordable: cost.affordableInterval(budget: nil, vcpus: 1))
+            let times = (1...pages).map { UInt64($0) * latency }.prefix { $0 < interval }
+            cost.note(
+                cpu: 0, lightFaults: 0,
+                answers: .init(count: UInt64(times.count), time: times.reduce(0, +)), wait: 20_000)
+            return interval
+        }
+    }
+
+    @Test("under a limit the next look waits until the guest has back what it needs at once")
+    func answers() {
+        // 100 pages at 20 ms each, as the guest can take with one CPU for itself and the pager.
+        let slow = intervals(pages: 100, latency: 20 * millisecond)
+        #expect(slow.last! > 2000 * millisecond, "\(slow)")
+        #expect(slow.allSatisfy { $0 <= 4000 * millisecond })
+        // A working set that is there again after 50 ms.
+        let quick = intervals(pages: 1000, latency: 50_000)
+        #expect(quick.allSatisfy { $0 == 500 * millisecond }, "\(quick)")
+        // A few touches, however late.
+        #expect(intervals(pages: 5, latency: 90 * millisecond).last == 500 * millisecond)
     }
 
     @Test("settles, where a longer interval finds more touched", arguments: [0.0, 0.3, 0.7, 1.0])

@@ -29,7 +29,7 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
     /// When the last round ended.
     private var rounded: (at: UInt64, guestTime: UInt64) = (0, 0)
     /// Accesses to pages that were there which had been answered at the last pass.
-    private var answeredBefore: UInt64 = 0
+    private var answersBefore = PassCost.Answers()
     var poolCompactor: PoolCompactor<Port>
     let demotion: Demotion<Port>
     let mover: PageMover<Port>
@@ -126,11 +126,14 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         pager.holdingPassLock {
             let before = pager.kernel.threadTime()
             tracker.pass(splitting)
-            let answered = pager.counters.remaps.value &+ pager.counters.lifts.value
+            let answers = PassCost.Answers(
+                count: pager.counters.remaps.value &+ pager.counters.lifts.value,
+                time: pager.counters.timeToAnswers.value)
             passCost.note(
                 cpu: pager.kernel.threadTime() &- before, lightFaults: pager.counters.lightFaults.value,
-                answered: answered &- answeredBefore, wait: controller.usualWait)
-            answeredBefore = answered
+                answers: answers - answersBefore, wait: controller.usualWait)
+            answersBefore = answers
+            pager.lookedAt.store(pager.kernel.now(), ordering: .relaxed)
         }
         let evicted = evict(surplus: surplus())
         compact()

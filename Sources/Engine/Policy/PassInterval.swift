@@ -35,6 +35,22 @@ public struct PassCost: Equatable, Sendable {
     private var worker = 0.0
     /// vCPU time: the next touch of an armed page is a light fault.
     private var guest = 0.0
+    /// From a look to the answer of an access that waited for nothing else, on average.
+    private var answering = 0.0
+
+    /// Accesses that the fault thread has answered to pages that were there, where looking unmaps
+    /// pages or has writes to them wait; and the time from the last look to the answers, in
+    /// nanoseconds, summed.
+    public struct Answers: Equatable, Sendable {
+        public var count: UInt64
+        public var time: UInt64
+
+        public init(count: UInt64 = 0, time: UInt64 = 0) { (self.count, self.time) = (count, time) }
+
+        static func - (later: Answers, earlier: Answers) -> Answers {
+            Answers(count: later.count &- earlier.count, time: later.time &- earlier.time)
+        }
+    }
 
     /// Of one CPU, at most, under a stall budget.
     private static let workerShare = 0.01
@@ -47,18 +63,28 @@ public struct PassCost: Equatable, Sendable {
     /// Light faults that take as long as one that a thread answers. Both begin and end with leaving
     /// the guest and coming back, which is most of a light fault, and not in the wait as measured.
     private static let lightFaultsPerWait = 6.0
+    /// Where a limit presses, intervals are at least so many times as long as the guest takes, on
+    /// average, to touch again what a look has made it wait for. Answers that keep coming until
+    /// the next look take half the interval: then a vCPU that needs more pages than it gets
+    /// back from one look to the next does not get on, and the interval doubles.
+    private static let intervalPerAnswering = 4.0
+    /// Fewer say nothing.
+    private static let answersMin: UInt64 = 8
     private static let weight = 0.5
 
     public init() {}
 
     /// A pass took `cpu` nanoseconds of the worker, and what it found touched had cost the guest
-    /// so many light faults. Beside them the fault thread has answered some accesses since the last
-    /// pass to pages that were there, where looking unmaps pages or has writes to them wait. `wait`
-    /// is what an access that is answered waits for as a rule, in nanoseconds.
-    public mutating func note(cpu: UInt64, lightFaults: Int, answered: UInt64 = 0, wait: Double) {
+    /// so many light faults, beside the `answers` since the last pass. `wait` is what an access
+    /// that is answered waits for as a rule, in nanoseconds.
+    public mutating func note(
+        cpu: UInt64, lightFaults: Int, answers: Answers = Answers(), wait: Double
+    ) {
         worker += Self.weight * (Double(cpu) - worker)
-        let waits = Double(lightFaults) / Self.lightFaultsPerWait + Double(answered)
+        let waits = Double(lightFaults) / Self.lightFaultsPerWait + Double(answers.count)
         guest += Self.weight * (waits * wait - guest)
+        let mean = answers.count < Self.answersMin ? 0 : Double(answers.time) / Double(answers.count)
+        answering += Self.weight * (mean - answering)
     }
 
     /// Nanoseconds from pass to pass at which passes cost what they may. `budget` is a share
@@ -68,6 +94,7 @@ public struct PassCost: Equatable, Sendable {
         let forWorker = worker / (budget == nil ? Self.shareUnderLimit : Self.workerShare)
         let guestShare = budget.map { $0 * Self.guestPartOfBudget } ?? Self.shareUnderLimit
         precondition(guestShare > 0)
-        return UInt64(min(max(forWorker, guest / (guestShare * Double(vcpus))), 1e18))
+        let forAnswers = budget == nil ? answering * Self.intervalPerAnswering : 0
+        return UInt64(min(max(forWorker, guest / (guestShare * Double(vcpus)), forAnswers), 1e18))
     }
 }

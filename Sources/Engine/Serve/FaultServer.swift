@@ -177,6 +177,7 @@ import Kernel
         switch placement {
         case .placed where remapped != nil:
             pager.counters.remaps.increment()
+            noteAnswer()
             pager.touched(region, page)
         case .placed:
             pager.counters.zeroFills.increment()
@@ -198,6 +199,7 @@ import Kernel
         let placement = pager.lift(region, page)
         if placement == .placed {
             pager.counters.lifts.increment()
+            noteAnswer()
             pager.touched(region, page)
         }
         pager.settle(region, page, from: filling, to: filling.becoming(.resident))
@@ -205,6 +207,12 @@ import Kernel
             return park(region, page, errno, isProtected: true)
         }
         noteServed(region, page, since: batchStart)
+    }
+
+    /// An access waited for nothing but that a look had been taken.
+    private func noteAnswer() {
+        let lookedAt = pager.lookedAt.load(ordering: .relaxed)
+        pager.counters.timeToAnswers.increment(by: batchStart > lookedAt ? batchStart - lookedAt : 0)
     }
 
     private func fillWithZeros(_ address: UInt64, isWrite: Bool) -> Placement {
