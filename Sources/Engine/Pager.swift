@@ -27,6 +27,7 @@ public final class Pager<Port: KernelPort>: Sendable {
     public let faultTimes = FaultTimes()
     let recalls = Recalls()
     public let staging: Staging
+    let stuckMove = StuckMove()
     /// Held by the worker for a look at memory, for each huge page's eviction and for each step
     /// between tiers, but not while it waits for a device (`lettingControlIn`); and by control calls.
     let passLock = PassLock()

@@ -10,6 +10,8 @@ public struct Mischief: Equatable, Sendable {
     public var moveAgain = 0
     /// MOVE goes on after a page that it had to wait for, and does not count what it moves then.
     public var moveUncounted = 0
+    /// MOVE does not end before a page lies where one is to go, or the world is well again.
+    public var moveStuck = 0
     /// ENOMEM from MOVE.
     public var moveFailure = 0
     /// MADV_DONTNEED on shared memory fails.
@@ -63,7 +65,8 @@ public struct Mischief: Equatable, Sendable {
     }
 
     static let kinds: [WritableKeyPath<Mischief, Int> & Sendable] = [
-        \.placementBusy, \.placementFailure, \.moveAgain, \.moveUncounted, \.moveFailure, \.watchFailure,
+        \.placementBusy, \.placementFailure,
+        \.moveAgain, \.moveUncounted, \.moveStuck, \.moveFailure, \.watchFailure,
         \.zapFailure, \.swappedOut, \.poolEmpty, \.punchFailure, \.punchOnlyErases, \.vanishes,
         \.discardFailure,
         \.modeFailure, \.armFailure, \.signal, \.shortScan,

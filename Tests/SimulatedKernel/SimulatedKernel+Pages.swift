@@ -22,6 +22,10 @@ extension SimulatedKernel {
         var isCounting = true
         for (page, place) in zip(sources, targets) {
             if strikes(\.moveUncounted) { isCounting = false }
+            if stuckMoves < Self.stuckMovesMax, strikes(\.moveStuck) {
+                stuckMoves += 1
+                scheduler.block { [self] in to[place].state != .absent || mischief.moveStuck == 0 }
+            }
             if let stop = obstacle(from, page, to, place) {
                 // Linux says what stopped it only when nothing was moved before.
                 return MoveResult(moved: moved, stop: moved > 0 ? .again : stop)

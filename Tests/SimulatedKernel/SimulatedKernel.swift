@@ -17,6 +17,9 @@ public final class SimulatedKernel: KernelPort, @unchecked Sendable {
     /// An access to a page that is protected against it waits, instead of being noted.
     public internal(set) var isSynchronous: Bool
     public internal(set) var spaces: [Space] = []
+    /// Moves that did not end by themselves. Each takes hundreds of steps: a run has some.
+    var stuckMoves = 0
+    static var stuckMovesMax: Int { 20 }
     /// Accesses that sleep until a page comes.
     var sleepers: [Sleeper] = []
     /// Placements that read errors excuse.

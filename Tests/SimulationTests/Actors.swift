@@ -76,6 +76,7 @@ extension World {
         while !isEnding {
             let worked = server.turn()
             server.retryWaitingIfDue(every: tick)
+            pager.endStuckMove(after: tick)
             let pause = server.pause(tick: tick)
             // Time may pass what it is to wait for while it looks, now and then.
             idleTurns = worked || pause > 0 ? 0 : idleTurns + 1

@@ -142,6 +142,10 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
             case .left:
                 settleLeft(region, batch.claimed[next])
                 next += 1
+            case .stuck:
+                for page in batch.claimed[next...] { settleLeft(region, page) }
+                pager.counters.busyPages.increment(by: UInt64(batch.claimed.count - next))
+                next = batch.claimed.count
             }
         }
     }

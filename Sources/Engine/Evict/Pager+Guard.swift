@@ -44,6 +44,8 @@ extension Pager {
         case pinned
         /// The next page is not there, in use, or cannot be had.
         case left
+        /// The huge page cannot be split: nothing of it can be taken now.
+        case stuck
     }
 
     /// Makes holes in a part of a block fault to us, and whatever its guard needs besides.

@@ -5,15 +5,12 @@ extension Pager {
     // MARK: Taking
 
     func takeByMove(_ region: Region, _ pages: Range<Int>) -> Taken {
-        let start = region.address(of: pages.lowerBound)
-        let result = kernel.move(
-            from: start, to: staging.address(of: region.positionInHugePage(pages.lowerBound)),
-            length: UInt64(pages.count * pageSize))
-        let moved = result.stop == .none ? pages.count : movedPages(region, pages)
+        let (result, moved, isStuck) = moveToStaging(region, pages)
         if region.guard == .freeze, moved > 0 {
             // Whoever waited for a frozen page sleeps on: MOVE wakes only where it moves to.
-            kernel.wake(start: start, length: UInt64(moved * pageSize))
+            kernel.wake(start: region.address(of: pages.lowerBound), length: UInt64(moved * pageSize))
         }
+        if isStuck { return Taken(pages: moved, stop: .stuck) }
         let stop: TakeStop =
             switch result.stop {
             case .none: .none
@@ -29,7 +26,7 @@ extension Pager {
     /// Linux 6.18 at least does not count the pages that follow one it had to wait for, under
     /// migration say (`move_pages` kept the EAGAIN; 7.3 does not). Pages that are in staging
     /// and count as resident would be lost.
-    private func movedPages(_ region: Region, _ pages: Range<Int>) -> Int {
+    func movedPages(_ region: Region, _ pages: Range<Int>) -> Int {
         let staged = staging.address(of: region.positionInHugePage(pages.lowerBound))
         var there = staged
         sureRuns(from: staged, to: staged + UInt64(pages.count * pageSize)) { run in

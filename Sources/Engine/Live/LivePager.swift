@@ -23,6 +23,8 @@ public final class LivePager: Sendable {
     /// Where the keys of tiers that are added come from.
     let keySource: Sealer.KeySource
     private static let tickNanoseconds: UInt64 = 1_000_000_000
+    /// A move of 2 MiB in small pages takes 0.3 ms.
+    private static let moveNanosecondsMax: UInt64 = 100_000_000
     /// At least this long after a pass that evicted nothing, however far beyond its
     /// limit the guest is: a full store must not cost a CPU as well.
     private static let fruitlessPause: UInt64 = 100_000_000
@@ -103,7 +105,9 @@ public final class LivePager: Sendable {
         server.serveUntilQuiet()
         server.retryWaitingIfDue(every: tickNanoseconds)
         server.noteHungDevices()
-        return server.pause(tick: tickNanoseconds)
+        server.pager.endStuckMove(after: moveNanosecondsMax)
+        let pause = server.pause(tick: tickNanoseconds)
+        return server.pager.stuckMove.isUnderWay ? min(pause, moveNanosecondsMax) : pause
     }
 
     private func start() throws(SetupFailure) {

@@ -3,7 +3,7 @@
 # shellcheck shell=dash
 #lab: LAB_PROGRAM=.build/release/frostlinePackageTests.xctest LAB_TIMEOUT=600 LAB_DISK=512M
 : "${GUEST_MEMORY=256M}" "${GUEST_CPUS=2}" "${GUEST_CPU=qemu64,+kvm-asyncpf-int}"
-: "${GUEST_BACKEND=memfd,hugetlb=on,hugetlbsize=2M}" "${SECONDS_OF_STRESS=20}"
+: "${GUEST_BACKEND=memfd,hugetlb=on,hugetlbsize=2M}" "${SECONDS_OF_STRESS=40}"
 : "${PAGER=tracker=rwp,guard=minor,store=compressed,limit=0,idle-age=0}"
 # shellcheck source=Tests/Lab/lib.sh
 . /lab/lib.sh
@@ -38,13 +38,16 @@ note "three threads on the lab host's own huge pages"
 (
     cd /disk
     FROSTLINE_STRESS_DIVISOR="${FROSTLINE_STRESS_DIVISOR:-8}" \
-        exec /lab/program --testing-library swift-testing --filter 'HugetlbTests|hugePages'
+        exec /lab/program --testing-library swift-testing --filter 'HugetlbTests|hugePages|transfersHugePages'
 ) >/out/tests.log 2>&1 || {
     grep -E '✘|↳|error' /out/tests.log || tail -n 20 /out/tests.log
     fail "the native test failed"
 }
 grep '^forced eviction' /out/tests.log
 expect_eq "runs without a mismatch" "$(grep -c '^forced eviction.* 0 mismatches' /out/tests.log)" 2
+grep 'what was read arrived' /out/tests.log
+expect_eq "reads into a page that was to leave, told of" "$(grep -c 'told: true; .* arrived: true' /out/tests.log)" 1
+expect_eq "reads that were lost without" "$(grep -c 'told: false; .* arrived: false' /out/tests.log)" 1
 expect_eq "huge pages in the pool" "$(pool Free)" "$all"
 
 note "a guest under stress"
