@@ -1,11 +1,13 @@
 import Engine
+import Glibc
 import Kernel
 import SeededRandom
 import Testing
 
 extension FaultKind {
     /// Reads, or writes, of a log that makes room for what is to come: nobody waits for them, and
-    /// nothing is lost, but they are counted.
+    /// nothing is lost, but they are counted, and the host program is told: of a tier that does not
+    /// take pages once, for whatever reason.
     static let failingCompaction = FaultKind("compaction that fails", share: 0, isFailure: false) {
         _, seed in
         var tally = FaultTally()
@@ -41,6 +43,12 @@ extension FaultKind {
             let reading = try rig.readAll(ascending: true, &random)
             #expect(reading.lost.isEmpty, "\(parameter), seed \(seed)")
             #expect(rig.log.errors == told, "\(parameter), seed \(seed)")
+            let isTold = waitUntil {
+                isRead
+                    ? rig.log.unawaitedReadFailures == ["tier 0: \(EBADMSG)"]
+                    : rig.log.errors.contains { $0.hasPrefix("write failed") }
+            }
+            #expect(isTold, "\(parameter), seed \(seed)")
             tally.injected += try server.errors
             tally.noticed += rig.readErrors + rig.writeErrors
             tally.wrongPages += reading.wrong
