@@ -278,7 +278,7 @@ function root(x, r, i) {
 # something else had the machine hardly moves it.
 function lost(what, guest, i, j, sum, squares, part, sorted) {
     for (i = 1; i <= rounds; i++) {
-        part = 100 * log(what["plain", i] / what[guest, i])
+        part = 100 * ln(what["plain", i] / what[guest, i])
         sum += part
         squares += part * part
         for (j = i; j > 1 && sorted[j - 1] > part; j--) sorted[j] = sorted[j - 1]
@@ -288,7 +288,22 @@ function lost(what, guest, i, j, sum, squares, part, sorted) {
     error = rounds > 1 ? root((squares - sum * sum / rounds) / (rounds - 1) / rounds) : 0
     return in_percent(sum / rounds)
 }
-function in_percent(hundredths) { return 100 - 100 * exp(-hundredths / 100) }
+function in_percent(hundredths) { return 100 - 100 / power_of_e(hundredths / 100) }
+# BusyBox has neither log nor exp where it comes without floating-point functions.
+function ln(x, part, power, sum, i) {
+    part = (x - 1) / (x + 1)
+    power = part
+    for (i = 1; i < 200; i += 2) {
+        sum += 2 * power / i
+        power *= part * part
+    }
+    return sum
+}
+function power_of_e(x, i, term, sum) {
+    term = sum = 1
+    for (i = 1; i < 60; i++) sum += term *= x / i
+    return sum
+}
 function mean(what, guest, i, sum) {
     for (i = 1; i <= rounds; i++) sum += what[guest, i]
     return sum / rounds
