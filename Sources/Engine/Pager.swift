@@ -27,7 +27,7 @@ public final class Pager<Port: KernelPort>: Sendable {
     public let faultTimes = FaultTimes()
     let recalls = Recalls()
     public let staging: Staging
-    let stuckMove = StuckMove()
+    let stuckMove: StuckMove
     /// Held by the worker for a look at memory, for each huge page's eviction and for each step
     /// between tiers, but not while it waits for a device (`lettingControlIn`); and by control calls.
     let passLock = PassLock()
@@ -61,7 +61,7 @@ public final class Pager<Port: KernelPort>: Sendable {
     public init(
         port: Port, store: Store<Port>, settings: Settings, host: Host,
         tracking: Bool, zapsShared: Bool = false, readErrorAction: ReadErrorAction,
-        wakeWorker: @escaping @Sendable () -> Void
+        wakeWorker: @escaping @Sendable () -> Void, wakeMoveWatch: @escaping @Sendable () -> Void = {}
     ) throws(Errno) {
         kernel = port
         staging = try Staging()
@@ -71,6 +71,7 @@ public final class Pager<Port: KernelPort>: Sendable {
             throw errno
         }
         self.wakeWorker = wakeWorker
+        stuckMove = StuckMove(wakeWatch: wakeMoveWatch)
         self.store = store
         self.settings = settings
         self.host = host

@@ -24,7 +24,12 @@ extension SimulatedKernel {
             if strikes(\.moveUncounted) { isCounting = false }
             if stuckMoves < Self.stuckMovesMax, strikes(\.moveStuck) {
                 stuckMoves += 1
-                scheduler.block { [self] in to[place].state != .absent || mischief.moveStuck == 0 }
+                // Or until whoever holds the page lets it go.
+                let isLetGo = scheduler.random.chance(300)
+                let end = isLetGo ? scheduler.now + scheduler.random.next() % 10_000_000 : .max
+                scheduler.block(until: end) { [self] in
+                    to[place].state != .absent || mischief.moveStuck == 0
+                }
             }
             if let stop = obstacle(from, page, to, place) {
                 // Linux says what stopped it only when nothing was moved before.

@@ -24,6 +24,7 @@ extension World {
         }
         spawn("server") { [self] in serve(server) }
         spawn("worker") { [self] in work(worker) }
+        spawn("watch") { [self] in watchMoves() }
         for index in 0..<plan.guests { spawn("vcpu\(index)") { [self] in useMemory() } }
         for index in 0..<plan.discarders { spawn("balloon\(index)") { [self] in balloon() } }
         if plan.devices > 0 { spawn("device") { [self] in transferDirectly() } }
@@ -76,7 +77,6 @@ extension World {
         while !isEnding {
             let worked = server.turn()
             server.retryWaitingIfDue(every: tick)
-            pager.endStuckMove(after: tick)
             let pause = server.pause(tick: tick)
             // Time may pass what it is to wait for while it looks, now and then.
             idleTurns = worked || pause > 0 ? 0 : idleTurns + 1
@@ -89,6 +89,14 @@ extension World {
             }
             isServerResting = false
             isServerAwake = false
+        }
+    }
+
+    /// Ends moves that do not end, and now and then one that would have.
+    private func watchMoves() {
+        while !isEnding {
+            scheduler.block(until: scheduler.now + tick) { [self] in isEnding }
+            pager.endStuckMove(after: scheduler.random.pick([tick / 100, tick]))
         }
     }
 
@@ -346,6 +354,8 @@ extension World {
         sleep(2 * tick)
         scheduler.block { [self] in
             isWorkerResting && isServerResting && !kernel.hasSleepers && disks.allSatisfy(\.isIdle)
+                // A rate may hold up what nobody waits for.
+                && !(0..<plan.pageCount).contains { block.region.table[$0].state == .arriving }
         }
     }
 }

@@ -138,7 +138,7 @@ struct Plan {
         hasArchivist = random.chance(400)
         operations = 40 + random.below(160)
         var weights: [Int] = []
-        for _ in 0..<17 { weights.append(random.pick([1, 4, 4, 16])) }
+        for _ in 0..<18 { weights.append(random.pick([1, 4, 4, 16])) }
         self.weights = weights
         scheduling = Scheduler.Settings(
             // A run in which age alone evicts must last for seconds.

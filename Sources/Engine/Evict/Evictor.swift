@@ -14,6 +14,8 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
 
     /// Tries of a MOVE that answers EAGAIN without progress, before its pages stay.
     private static var movesMax: Int { 100 }
+    /// Tries of one that had to be ended: it may only have had no CPU.
+    private static var stuckMovesMax: Int { 2 }
 
     public init(pager: Pager<Port>) {
         self.pager = pager
@@ -142,7 +144,9 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
             case .left:
                 settleLeft(region, batch.claimed[next])
                 next += 1
-            case .stuck:
+            case .stuck where tries < Self.stuckMovesMax:
+                tries += 1
+            case .stuck, .held:
                 for page in batch.claimed[next...] { settleLeft(region, page) }
                 pager.counters.busyPages.increment(by: UInt64(batch.claimed.count - next))
                 next = batch.claimed.count

@@ -44,8 +44,10 @@ extension Pager {
         case pinned
         /// The next page is not there, in use, or cannot be had.
         case left
-        /// The huge page cannot be split: nothing of it can be taken now.
+        /// It had to be ended: the huge page cannot be split, it seems.
         case stuck
+        /// Somebody holds the huge page: nothing of it can be taken now.
+        case held
     }
 
     /// Makes holes in a part of a block fault to us, and whatever its guard needs besides.

@@ -15,7 +15,8 @@ extension Pager {
             switch result.stop {
             case .none: .none
             case .again: .again
-            case .pinned: .pinned
+            // Without its first page the rest would be a part, and stuck.
+            case .pinned: moved == 0 && isMappedHuge(region, pages.lowerBound) ? .held : .pinned
             case .hole, .failed: .left
             }
         return Taken(pages: moved, stop: moved == pages.count ? .none : stop)

@@ -9,22 +9,29 @@ import Synchronization
 /// and begins anew, until the reference is gone or the process is killed. (Linux 6.18 answers EBUSY
 /// at once, as both do for small pages and whole huge ones that are pinned.)
 ///
-/// But MOVE replaces nothing (EEXIST): a page that lies where one is to go ends it. The fault
-/// thread, which does not wait for the worker, puts one there.
+/// But MOVE replaces nothing (EEXIST): a page that lies where one is to go ends it. Another thread,
+/// the watch (`MoveWatch`), puts one there.
 final class StuckMove: Sendable {
     /// When the move that is under way began, on the kernel's clock; or one of these.
     private let state = Atomic<UInt64>(none)
     private static let none: UInt64 = 0
-    /// The fault thread looks for a place to put a page.
+    /// The watch looks for a place to put a page.
     private static let ending: UInt64 = 1
     private static let earliest: UInt64 = 2
 
-    // Written by the worker while `state` is `none`, by the fault thread while it is `ending`.
+    // Written by the worker while `state` is `none`, by the watch while it is `ending`.
     /// Where pages are to go, but for those that were found there.
     private let next = Atomic<UInt64>(0)
     private let end = Atomic<UInt64>(0)
     /// Where a page was put; 0 for nowhere.
     private let filled = Atomic<UInt64>(0)
+
+    /// Moves so far.
+    private let begun = Atomic<UInt64>(0)
+    private let isWatched = Atomic<Bool>(false)
+    private let wakeWatch: @Sendable () -> Void
+
+    init(wakeWatch: @escaping @Sendable () -> Void) { self.wakeWatch = wakeWatch }
 
     /// A move of `length` bytes to `target` begins. Worker only.
     func begin(to target: UInt64, length: UInt64, at now: UInt64) {
@@ -32,13 +39,27 @@ final class StuckMove: Sendable {
         end.store(target + length, ordering: .relaxed)
         filled.store(0, ordering: .relaxed)
         state.store(max(now, Self.earliest), ordering: .releasing)
+        // In this order, and the watch in the opposite one: either it sees the move or is woken.
+        begun.add(1, ordering: .sequentiallyConsistent)
+        if !isWatched.load(ordering: .sequentiallyConsistent) { wakeWatch() }
+    }
+
+    /// Whether a move is under way, or one has begun since the last call; else the watch may sleep
+    /// until it is woken. The watch only.
+    func isToBeWatched(since last: inout UInt64) -> Bool {
+        let isUnderWay = state.load(ordering: .relaxed) != Self.none
+        let isWanted = isUnderWay || begun.load(ordering: .relaxed) != last
+        isWatched.store(isWanted, ordering: .sequentiallyConsistent)
+        let now = begun.load(ordering: .sequentiallyConsistent)
+        defer { last = now }
+        return isUnderWay || now != last
     }
 
     /// It has ended. Where the page lies that ended it; nil: it ended by itself. Worker only.
     func finish(pause: () -> Void) -> UInt64? {
         while true {
             let before = state.load(ordering: .relaxed)
-            // The fault thread is about to answer.
+            // The watch is about to answer.
             guard before != Self.ending else { pause(); continue }
             guard exchange(before, Self.none) else { continue }
             let filled = filled.load(ordering: .relaxed)
@@ -48,7 +69,7 @@ final class StuckMove: Sendable {
 
     /// Ends a move that began more than `limit` nanoseconds ago. `fill` puts a page at an address,
     /// and says whether it did; to be called for one address after the other, since those that
-    /// have been moved are not empty. Fault thread only.
+    /// have been moved are not empty. The watch only.
     func endIfOverdue(at now: UInt64, limit: UInt64, fill: (UInt64) -> Placement) {
         let began = state.load(ordering: .relaxed)
         guard began >= Self.earliest, now > began, now - began > limit,
@@ -66,17 +87,14 @@ final class StuckMove: Sendable {
         state.store(began, ordering: .releasing)
     }
 
-    /// Whether a move is under way. Any thread.
-    var isUnderWay: Bool { state.load(ordering: .relaxed) != Self.none }
-
     private func exchange(_ before: UInt64, _ after: UInt64) -> Bool {
         state.compareExchange(expected: before, desired: after, ordering: .acquiringAndReleasing).exchanged
     }
 }
 
 extension Pager {
-    /// UFFDIO_MOVE to staging. `isStuck`: it had to be ended, since the huge page that the pages lie in
-    /// is held by somebody; what of it was to follow need not be tried. Worker only.
+    /// UFFDIO_MOVE to staging. `isStuck`: it had to be ended, since somebody holds the huge page that
+    /// the pages lie in, or since it had no CPU for so long. Worker only.
     func moveToStaging(
         _ region: Region, _ pages: Range<Int>
     ) -> (result: MoveResult, moved: Int, isStuck: Bool) {
@@ -86,17 +104,26 @@ extension Pager {
         let result = kernel.move(from: region.address(of: pages.lowerBound), to: target, length: length)
         let filled = stuckMove.finish { kernel.pause() }
         if result.stop == .none { return (result, pages.count, false) }
-        let moved = movedPages(region, pages)
-        guard let filled else { return (result, moved, false) }
-        // What lies before it was moved. It is not the guest's, wherever the page is that was to go there.
-        let before = min(moved, Int(filled - target) / pageSize)
+        guard let filled else { return (result, movedPages(region, pages), false) }
+        // It is not the guest's, wherever the page is that was to go there.
         kernel.release(start: filled, length: target + length - filled)
-        return (result, before, true)
+        let before = pages.prefix(Int(filled - target) / pageSize)
+        return (result, before.isEmpty ? 0 : movedPages(region, before), true)
     }
 
-    /// Ends the worker's move if it has taken longer than `limit` nanoseconds. A move takes less than
-    /// a millisecond, as a rule. Fault thread only.
+    /// Ends the worker's move if it has taken longer than `limit` nanoseconds. The watch only.
     public func endStuckMove(after limit: UInt64) {
         stuckMove.endIfOverdue(at: kernel.now(), limit: limit) { kernel.zero($0) }
+    }
+
+    /// Whether a present page is mapped as a part of a huge one. Worker only.
+    func isMappedHuge(_ region: Region, _ page: Int) -> Bool {
+        var isHuge = false
+        let start = region.address(of: page)
+        _ = forEachRun(from: start, to: start + UInt64(pageSize), tracked: false) { run in
+            isHuge = run.isHuge
+            return false
+        }
+        return isHuge
     }
 }

@@ -1,8 +1,8 @@
 import Kernel
 import Synchronization
 
-/// A pager on the real kernel with its two threads: the fault server on an event
-/// loop of its own, and the worker. What the C functions call.
+/// A pager on the real kernel with its threads: the fault server on an event loop of its own, the
+/// worker, and the watch over its moves. What the C functions call.
 public final class LivePager: Sendable {
     public let pager: Pager<LinuxKernel>
     /// Of the tiers' devices, by index.
@@ -16,6 +16,7 @@ public final class LivePager: Sendable {
     /// Settings have changed since the worker last looked. The limit wakes it, too.
     private let isNews = Atomic<Bool>(false)
     private let threads: Lock<Threads>
+    private let moveWatch: MoveWatch
     private let readWatch = Lock(ReadWatch())
     public let tracking: PageTracking
     private let trackerChoice: PagerOptions.TrackerChoice
@@ -23,8 +24,6 @@ public final class LivePager: Sendable {
     /// Where the keys of tiers that are added come from.
     let keySource: Sealer.KeySource
     private static let tickNanoseconds: UInt64 = 1_000_000_000
-    /// A move of 2 MiB in small pages takes 0.3 ms.
-    private static let moveNanosecondsMax: UInt64 = 100_000_000
     /// At least this long after a pass that evicted nothing, however far beyond its
     /// limit the guest is: a full store must not cost a CPU as well.
     private static let fruitlessPause: UInt64 = 100_000_000
@@ -32,6 +31,7 @@ public final class LivePager: Sendable {
     private struct Threads {
         var server: Thread?
         var worker: Thread?
+        var moveWatch: Thread?
     }
 
     private final class WakeUpReference: Sendable {
@@ -62,6 +62,8 @@ public final class LivePager: Sendable {
         let backings = try Setup.openAll(tiers, options.keySource, host)
         do {
             let reference = try WakeUpReference()
+            let moveWatch = try MoveWatch()
+            self.moveWatch = moveWatch
             let port = try LinuxKernel(tracking: tracking)
             let store = try Store<LinuxKernel>(tiers: backings, pagesMax: Self.pagesMax)
             let pager = try Pager(
@@ -69,7 +71,7 @@ public final class LivePager: Sendable {
                 tracking: tracking != .none,
                 zapsShared: Setup.zapsShared(options.tracker, tracking, features),
                 readErrorAction: options.readErrorAction,
-                wakeWorker: { reference.wakeUp.signal() })
+                wakeWorker: { reference.wakeUp.signal() }, wakeMoveWatch: { moveWatch.wake() })
             let server = try FaultServer(pager: pager, answerMax: options.answerMax)
             let recallSignal = try WakeUpReference()
             loop = try FaultLoop {
@@ -105,9 +107,7 @@ public final class LivePager: Sendable {
         server.serveUntilQuiet()
         server.retryWaitingIfDue(every: tickNanoseconds)
         server.noteHungDevices()
-        server.pager.endStuckMove(after: moveNanosecondsMax)
-        let pause = server.pause(tick: tickNanoseconds)
-        return server.pager.stuckMove.isUnderWay ? min(pause, moveNanosecondsMax) : pause
+        return server.pause(tick: tickNanoseconds)
     }
 
     private func start() throws(SetupFailure) {
@@ -127,6 +127,8 @@ public final class LivePager: Sendable {
             threads.withLock { $0.server = server }
             let worker = try Thread(name: "frostline-evict") { [self] in work() }
             threads.withLock { $0.worker = worker }
+            let watch = try Thread(name: "frostline-move") { [pager, moveWatch] in moveWatch.run(pager) }
+            threads.withLock { $0.moveWatch = watch }
         } catch {
             stop()
             throw SetupFailure(error, "cannot start a thread: \(error.text)")
@@ -193,7 +195,7 @@ public final class LivePager: Sendable {
         return { region, pages in evictor.evict(region, pages) }
     }
 
-    /// Ends both threads. No block may be attached. Control thread.
+    /// Ends the threads. No block may be attached. Control thread.
     public func stop() {
         precondition(pager.regions.isEmpty, "a block is still attached")
         stopping.store(true, ordering: .releasing)
@@ -202,6 +204,8 @@ public final class LivePager: Sendable {
         threads.withLock { threads in
             threads.worker.take()?.join()
             threads.server.take()?.join()
+            moveWatch.end()
+            threads.moveWatch.take()?.join()
         }
     }
 

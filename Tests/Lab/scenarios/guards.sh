@@ -10,7 +10,7 @@
 # Emulated, everything takes much longer.
 export FROSTLINE_STRESS_DIVISOR="${FROSTLINE_STRESS_DIVISOR:-40}"
 /lab/program --testing-library swift-testing \
-    --filter 'readWriteProtected|transfersReadWriteProtected|holdHugePage' >/out/tests.log 2>&1 || {
+    --filter 'readWriteProtected|transfersReadWriteProtected|holdHugePages' >/out/tests.log 2>&1 || {
     grep -E '✘|↳|error' /out/tests.log || tail -n 20 /out/tests.log
     fail "the native tests failed"
 }
@@ -19,3 +19,4 @@ expect_eq "guards without a mismatch" "$(grep -c '^forced eviction.* 0 mismatche
 grep 'what was read arrived' /out/tests.log
 expect_eq "reads that arrived, told of or noticed" "$(grep -c 'arrived: true' /out/tests.log)" 6
 expect_eq "reads that were lost" "$(grep -c 'arrived: false' /out/tests.log)" 2
+grep '^held in a huge page' /out/tests.log || fail "no huge page was held"
