@@ -25,7 +25,7 @@ if [ -z "${FROSTLINE_BENCH_ONLY-}" ]; then
     echo "the lab host first, about ten minutes"
     in_the_lab _bench
     if [ "${FROSTLINE_BENCH_SERVICE-}" = 1 ]; then
-        echo "redis in the lab, half an hour"
+        echo "redis in the lab, 40 minutes"
         { scripts/build-library.sh && scripts/build-qemu.sh; } >.build/bench/qemu.log 2>&1 || tail -n 1 .build/bench/qemu.log
         in_the_lab _service
     fi
