@@ -12,7 +12,8 @@ struct GuardCell {
         case anonymous, shared, hugetlb
     }
 
-    /// Where there is RWP, all cells are on it but `write-protect`, which excludes it.
+    /// Where there is RWP, all cells are on it but `write-protect`, which excludes it, and the one in
+    /// which looking unmaps pages.
     static func all(_ features: KernelFeatures) -> [GuardCell] {
         func cell(_ choice: PagerOptions.GuardChoice, _ memory: Memory) -> GuardCell {
             let isTracked = features.readWriteProtection && choice != .writeProtect
@@ -22,8 +23,10 @@ struct GuardCell {
         }
         let frozen = features.readWriteProtection ? [cell(.freeze, .anonymous), cell(.freeze, .shared)] : []
         let huge = Hugetlb.isReserved(features) ? [cell(.minor, .hugetlb)] : []
-        return [cell(.move, .anonymous), cell(.minor, .shared), cell(.writeProtect, .anonymous)] + frozen
-            + huge
+        let canZap = features.minorShared && features.writeProtection
+        let zapped = canZap ? [GuardCell(choice: .minor, memory: .shared, tracker: .zapping)] : []
+        return [cell(.move, .anonymous), cell(.minor, .shared), cell(.writeProtect, .anonymous)] + zapped
+            + frozen + huge
     }
 
     var name: String {
@@ -35,14 +38,20 @@ struct GuardCell {
             case .freeze: "freeze"
             case .writeProtect: "write-protect"
             }
-        return "guard/\(guardName)/\(memory.rawValue)"
+        return "guard/\(guardName)/\(memory.rawValue)" + (tracker == .zapping ? "-zap" : "")
     }
 
     /// Bytes of a page.
     var pageBytes: Int { memory == .hugetlb ? hugePageSize : pageSize }
-    var trackerName: String { tracker == .readWriteProtection ? "rwp" : "wp" }
+    var trackerName: String {
+        switch tracker {
+        case .readWriteProtection: "rwp"
+        case .zapping: "zap"
+        case .writeProtection, .automatic, .none: "wp"
+        }
+    }
     /// What is protected against writes only, a read does not notice.
-    var touchesByWriting: Bool { tracker != .readWriteProtection }
+    var touchesByWriting: Bool { trackerName == "wp" }
 
     func makeGuest(_ pageCount: Int) throws -> Guest {
         let guest = try Guest(pageCount: pageCount)
