@@ -288,7 +288,7 @@ struct StallControllerTests {
         #expect(one.isOver(budget: Self.budget) && !eight.isOver(budget: Self.budget))
     }
 
-    /// A recorded trace in, decisions out: requests for pages by Zipf's law, the pages that were
+    /// A trace in, decisions out: requests for pages by Zipf's law, the pages that were
     /// not touched for longest leave.
     @Test("on requests by Zipf's law: most of memory leaves, most requests find their page")
     func zipf() {

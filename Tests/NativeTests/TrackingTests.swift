@@ -223,8 +223,15 @@ struct TrackingTests {
     }
 
     @Test("makes huge pages of memory that is in use throughout, in small pages")
-    func mends() throws {
-        let rig = try Rig(pageCount: 4 * 512)
+    func mends() throws { try mend(.writes) }
+
+    @Test(
+        "makes huge pages of memory that is in use throughout, in small pages: read-write protection",
+        .enabled(if: hasReadWriteProtection, "this kernel has no userfaultfd read-write protection"))
+    func readWriteProtectedMends() throws { try mend(.accesses) }
+
+    private func mend(_ way: Way) throws {
+        let rig = try Rig(pageCount: 4 * 512, way)
         rig.adviseHugePages()
         #expect(rig.hugeBytes == 0)
         let age: UInt64 = 50_000_000

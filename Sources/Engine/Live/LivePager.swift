@@ -262,7 +262,10 @@ public final class LivePager: Sendable {
                 name: name, start: start, length: length, guard: chosen,
                 mayMerge: mayMerge && kind != .sharedHuge)
         }
-        pager.host.log(.info, "block \(name) is \(chosen.memory): guard \(chosen.name)")
+        let tracker =
+            !pager.isZapped(region)
+            ? "" : "; tracker zap: its touches, reads among them, are found by unmapping it"
+        pager.host.log(.info, "block \(name) is \(chosen.memory): guard \(chosen.name)\(tracker)")
         return region
     }
 
