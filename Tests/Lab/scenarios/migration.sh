@@ -1,6 +1,7 @@
 # Precopy migration with most of the guest in the store: the source brings everything back and
 # says so, the destination pages it anew. A page that is sent, or placed, behind a pager's back
-# would show as a mismatch; a cancelled migration must leave no trace.
+# would show as a mismatch; a cancelled migration must leave no trace. What the source's pager knew
+# of the pages' ages is saved and loaded.
 # shellcheck shell=dash
 #lab: LAB_TIMEOUT=400
 : "${GUEST_MEMORY=192M}"
@@ -38,6 +39,13 @@ migrate() {
 }
 migration_stat() { qmp query-migrate | lab json "$1"; }
 migration_is() { [ "$(migration_stat status)" = "$1" ]; }
+hotness() { # save or load
+    qmp "{\"execute\":\"memory-pager-$1-hotness\",\"arguments\":{\"id\":\"pager0\",\"filename\":\"/run/hotness\"}}" \
+        >/dev/null || fail "hotness: $(tail -n 1 "$qmp_log")"
+}
+# Longer than any guest here has run.
+long_idle() { working_set idle.10.bytes; }
+knows_half() { [ "$(long_idle)" -ge $((filled / 2)) ]; }
 some_is_sent() { [ "$(migration_stat ram.transferred)" -gt $((4 << 20)) ]; }
 
 guest_start
@@ -60,6 +68,7 @@ guest_verify 120
 evict_half
 
 start_destination
+hotness save
 # shellcheck disable=SC2046 # one word each
 set -- $(pager_stat fetches evicted-bytes)
 migrate $((1 << 30))
@@ -76,6 +85,10 @@ use_guest destination
 guest_wait '^rounds ' 60
 expect_ge "rounds, counted on from the source's" "$(guest_field rounds)" "$rounds"
 expect_eq "run state" "$(run_state)" running
+expect_eq "bytes that the destination knows to be idle for 1024 s" "$(long_idle)" 0
+hotness load
+wait_until 30 "it knows of half of the memory" knows_half
+note "idle for 1024 s: $(long_idle)"
 guest_verify 120
 evict_half
 fetches=$(pager_stat fetches)
