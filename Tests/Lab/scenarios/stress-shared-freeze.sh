@@ -1,11 +1,11 @@
 # As stress-freeze, with shared memory: pages are read through a second mapping, and punched out
 # of their file.
 # shellcheck shell=dash
-#lab: LAB_TIMEOUT=300
+#lab: LAB_TIMEOUT=480
 : "${GUEST_MEMORY=256M}" "${GUEST_CPUS=2}" "${GUEST_CPU=qemu64,+kvm-asyncpf-int}"
-: "${GUEST_BACKEND=memfd}" "${SECONDS_OF_STRESS=30}"
+: "${GUEST_BACKEND=memfd}" "${SECONDS_OF_STRESS=60}"
 : "${PAGER=tracker=rwp,guard=freeze,store=compressed,limit=144M,idle-age=0,mode=off}"
 # shellcheck source=Tests/Lab/lib.sh
 . /lab/lib.sh
 
-stress_and_verify rwp freeze "$SECONDS_OF_STRESS" 10000
+stress_and_verify rwp freeze "$SECONDS_OF_STRESS" 20000

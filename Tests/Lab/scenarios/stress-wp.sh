@@ -1,11 +1,11 @@
 # As stress, on a kernel without RWP: private memory, of which only writes are seen, so that
 # hot pages leave as well.
 # shellcheck shell=dash
-#lab: LAB_TIMEOUT=300
+#lab: LAB_TIMEOUT=480
 : "${GUEST_MEMORY=256M}" "${GUEST_CPUS=2}" "${GUEST_CPU=qemu64,+kvm-asyncpf-int}"
-: "${GUEST_BACKEND=ram}" "${SECONDS_OF_STRESS=30}"
+: "${GUEST_BACKEND=ram}" "${SECONDS_OF_STRESS=60}"
 : "${PAGER=tracker=wp,guard=move,store=compressed,limit=144M,idle-age=0,mode=off}"
 # shellcheck source=Tests/Lab/lib.sh
 . /lab/lib.sh
 
-stress_and_verify wp move "$SECONDS_OF_STRESS" 10000
+stress_and_verify wp move "$SECONDS_OF_STRESS" 20000

@@ -2,7 +2,7 @@
 # random, every write is remembered, and the limit is far below what they touch. A lost
 # write, a stale page or a torn one would show as a mismatch.
 # shellcheck shell=dash
-#lab: LAB_TIMEOUT=300
+#lab: LAB_TIMEOUT=480
 : "${GUEST_MEMORY=256M}" "${GUEST_CPUS=2}" "${GUEST_CPU=qemu64,+kvm-asyncpf-int}"
 : "${SECONDS_OF_STRESS=60}"
 : "${PAGER=tracker=rwp,store=compressed,limit=144M,idle-age=0}"
