@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds and runs the benchmarks: .build/bench/report.json and the same as a table. Those
 # that need a kernel with RWP run in the lab first, and their results are taken over. With
-# FROSTLINE_BENCH_SERVICE=1 so does redis under a stall budget, which takes half an hour.
+# FROSTLINE_BENCH_SERVICE=1 so does redis under a stall budget, which takes 40 minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
