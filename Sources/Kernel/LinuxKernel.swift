@@ -108,7 +108,7 @@ extension LinuxKernel: KernelPort {
             var walkedTo = start
             let count = unsafe clinux_pagemap_scan(
                 pagemap.number, start, end, CLINUX_PAGE_IS_PRESENT | CLINUX_PAGE_IS_SWAPPED,
-                CLINUX_PAGE_IS_PRESENT | (tracked ? tracking.touchedCategory | CLINUX_PAGE_IS_HUGE : 0),
+                CLINUX_PAGE_IS_PRESENT | CLINUX_PAGE_IS_HUGE | (tracked ? tracking.touchedCategory : 0),
                 regions.baseAddress!, Int32(regions.count), &walkedTo)
             if let errno = Errno.from(count) { return .failed(errno) }
             for index in 0..<Int(count) {

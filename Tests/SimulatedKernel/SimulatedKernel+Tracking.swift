@@ -42,7 +42,7 @@ extension SimulatedKernel {
             let isSwapped = space[page].state != .present
             let touched =
                 tracked && space[page].tracked && !space[page].armed && sabotage != .scanMissesTouches
-            let isHuge = tracked && space[page].isHuge
+            let isHuge = space[page].isHuge
             let address = space.address(of: page)
             if count > 0,
                 runs[count - 1].end == address && runs[count - 1].touched == touched
