@@ -95,7 +95,7 @@ extension FaultServer {
         pager.settle(region, page, from: placing, to: placing.becoming(.resident, payload: copy))
         if copy == 0 { pager.store.drop(locator) }
         switch fetch.want {
-        case .ahead: settlePrefetched(region, page)
+        case .ahead: settlePrefetched(region, page, isAwaited: fetch.isOvertaken)
         // It looks touched, and stays for a while: no tier has room for it.
         case .recall, .part: noteBack(region, page)
         case .read, .write:

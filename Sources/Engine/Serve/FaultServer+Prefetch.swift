@@ -50,12 +50,13 @@ extension FaultServer {
     /// Reads that are kept free for faults.
     static var buffersForFaults: Int { FetchTable.capacity / 2 }
 
-    /// A page brought in vain must look cold, and one that is used is noted when it is.
-    func settlePrefetched(_ region: Region, _ page: Int) {
+    /// A page brought in vain must look cold: idle since it came. One that is used is noted when
+    /// it is, but not if that is before it is armed: then it is as old as its arrival.
+    func settlePrefetched(_ region: Region, _ page: Int, isAwaited: Bool) {
         noteBack(region, page)
         // Not armed means that it looks touched: only less is evicted. Unmapping it would
         // make the guest wait for what came early.
-        guard pager.tracking, !pager.isZapped(region) else { return }
+        guard pager.tracking, !isAwaited, !pager.isZapped(region) else { return }
         _ = pager.kernel.arm(start: region.address(of: page), length: UInt64(pageSize))
     }
 
