@@ -35,6 +35,9 @@ public final class Counters: Sendable {
     /// Huge pages that were split to be looked into, and ranges made huge pages again.
     public let hugePageSplits = Atomic<UInt64>(0)
     public let hugePageMends = Atomic<UInt64>(0)
+    /// Huge pages that left whole, and those of them that were made whole again once they were back.
+    public let hugePageDepartures = Atomic<UInt64>(0)
+    public let hugePageReturns = Atomic<UInt64>(0)
     /// Objects of the compressed pool that were moved closer together.
     public let compactionMoves = Atomic<UInt64>(0)
 

@@ -112,4 +112,6 @@ private func fillCounters(_ stats: inout frostline_stats, _ counters: Counters) 
     unsafe stats.held_up_time = counters.heldUpTime.value
     unsafe stats.huge_page_splits = counters.hugePageSplits.value
     unsafe stats.huge_page_mends = counters.hugePageMends.value
+    unsafe stats.huge_page_departures = counters.hugePageDepartures.value
+    unsafe stats.huge_page_returns = counters.hugePageReturns.value
 }

@@ -38,6 +38,7 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
             return evictWhole(region, first, evenTouched: evenTouched)
         }
         batch.removeAll()
+        let isHuge = candidates.count == hugePageSize / pageSize && isMappedHuge(region, first)
         unlessTransferring(region, first) {
             if pager.beforeTaking(region) {
                 claim(region, candidates, evenTouched: evenTouched)
@@ -56,7 +57,19 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         }
         finish(region)
         pager.afterBatch(region)
+        noteLeft(region, first, whole: isHuge && evicted == candidates.count, evicted)
         return evicted
+    }
+
+    private func isMappedHuge(_ region: Region, _ page: Int) -> Bool {
+        !region.guard.isShared && pager.isMappedHuge(region, page)
+    }
+
+    /// Where a whole huge page left, one is to be again.
+    private func noteLeft(_ region: Region, _ page: Int, whole: Bool, _ evicted: Int) {
+        guard evicted > 0, !region.guard.isShared else { return }
+        region.looks.left(region.hugePage(of: page), whole: whole)
+        if whole { pager.counters.hugePageDepartures.increment() }
     }
 
     /// Takes a step that transfers must not come upon, if none is under way. Announced before

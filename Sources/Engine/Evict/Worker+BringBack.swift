@@ -6,6 +6,8 @@ struct BringBack {
     /// Nothing is asked for before; nanoseconds, on the kernel's clock.
     var resumeAt: UInt64 = 0
     var pause: UInt64 = 0
+    /// Nothing is made whole before; the same.
+    var mendAt: UInt64 = 0
     /// Pages that were out at the last pause.
     var evictedBefore = Int.max
 
@@ -27,8 +29,10 @@ extension Worker {
     /// Mode `drain`: asks the fault server for what is in the store, as far as it takes requests,
     /// and waits for none of them. True when there is more to do at once.
     func bringBack() -> Bool {
-        guard pager.settings.mode == .drain, pager.counters.evictedPages > 0 else { return false }
+        guard pager.settings.mode == .drain else { return false }
         let now = pager.kernel.now()
+        mendComplete(at: now)
+        guard pager.counters.evictedPages > 0 else { return false }
         guard now >= bringingBack.resumeAt else {
             lookAgain(at: bringingBack.resumeAt)
             return false
@@ -51,6 +55,16 @@ extension Worker {
         lookAgain(at: bringingBack.resumeAt)
         return false
     }
+
+    /// No pass does it in this mode. The vCPUs are to notice little of it.
+    private func mendComplete(at now: UInt64) {
+        guard now >= bringingBack.mendAt else { return }
+        bringingBack.mendAt = now + Self.mendPause
+        if pager.holdingPassLock({ tracker.mendComplete() }) { lookAgain(at: bringingBack.mendAt) }
+    }
+
+    /// Nanoseconds.
+    private static var mendPause: UInt64 { 100_000_000 }
 
     /// What a walk has asked for, and which tiers can be asked for no more now.
     private struct RecallChoice {
@@ -77,7 +91,9 @@ extension Worker {
     ) -> Bool {
         let tier = Locator(payload: entry.payload).tier
         guard choice.mayAsk(tier) else { return true }
-        if pager.recalls.ask(region, page, of: tier) { choice.asked += 1 } else { choice.close(tier) }
+        if pager.recalls.ask(region, page, of: tier) { choice.asked += 1 }
+        // The hand does not come back to this page before it has been round.
+        if !pager.recalls.hasRoom(of: tier) { choice.close(tier) }
         return !choice.isOver
     }
 

@@ -135,6 +135,8 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
             answersBefore = answers
             pager.lookedAt.store(pager.kernel.now(), ordering: .relaxed)
         }
+        // Huge pages that are to be made whole want what is missing of them.
+        if !pager.recalls.isEmpty { onRecall() }
         let evicted = evict(surplus: surplus())
         compact()
         tidyUp()

@@ -30,6 +30,9 @@ final class Recalls: Sendable {
     /// Who asks for no page before asks for none twice. Any thread.
     func isEmpty(of tier: TierIndex) -> Bool { count(of: tier) == 0 }
 
+    /// Another page of the tier can be asked for, unless somebody else asks first. Any thread.
+    func hasRoom(of tier: TierIndex) -> Bool { count(of: tier) < Self.pagesPerTierMax }
+
     /// Asks for a stored page of a tier; false when there is no room. Worker thread only.
     func ask(_ region: Region, _ page: Int, of tier: TierIndex) -> Bool {
         recalls.withLock {

@@ -9,6 +9,9 @@ import Kernel
 /// alone for twice as long as before. So is one that became hot in small pages later, having
 /// left and come back, say, since khugepaged leaves armed memory alone.
 ///
+/// One that left whole, all of it being cold, comes back page by page, as far as it is wanted. Once
+/// all of it is back it is made whole, however much of it is in use.
+///
 /// One that is in use many times a second is worth most whole: in small pages the guest would
 /// miss the TLB at each use. Where nothing but a stall budget wants room, a huge page is looked
 /// at once more right after it was armed, and split only if nobody has used it since.
@@ -34,6 +37,16 @@ public final class HugePageLooks: @unchecked Sendable {
         var look = Look.unknown
         /// Idle ages to wait before looking, doubled whenever it did not pay.
         var patience: UInt8 = 1
+        var awaited = Awaited.nothing
+    }
+
+    /// What is to come back before it is made whole, in use or not.
+    enum Awaited {
+        case nothing
+        /// All of it, which left whole.
+        case all
+        /// The few pages that had left of one that is in use.
+        case rest
     }
 
     private var entries: [Entry]
@@ -51,6 +64,7 @@ public final class HugePageLooks: @unchecked Sendable {
     /// The huge page was found touched, mapped as one. True when it has been warm for
     /// `age`, times its patience.
     public func isDue(_ index: Int, at now: UInt64, age: UInt64) -> Bool {
+        entries[index].awaited = .nothing
         switch entries[index].look {
         case .warm(let since), .asked(_, let since):
             entries[index].look = .warm(since: since)
@@ -109,6 +123,22 @@ public final class HugePageLooks: @unchecked Sendable {
         case .unknown, .warm, .asked, .split:
             return nil
         }
+    }
+
+    /// All its pages have left at once, and were mapped as one; or some of its pages have left.
+    func left(_ index: Int, whole: Bool) { entries[index].awaited = whole ? .all : .nothing }
+
+    /// The pages that it lacks have been asked for.
+    func restIsAsked(_ index: Int) { entries[index].awaited = .rest }
+
+    func awaited(_ index: Int) -> Awaited { entries[index].awaited }
+
+    /// What was awaited is there; it could not be made whole, and its use decides.
+    func staysSmall(_ index: Int) { entries[index].awaited = .nothing }
+
+    /// It left whole, and is whole again.
+    func cameBack(_ index: Int) {
+        entries[index] = Entry(look: .unknown, patience: entries[index].patience)
     }
 
     /// It was made whole again: small pages did not pay.

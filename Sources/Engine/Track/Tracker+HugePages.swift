@@ -83,27 +83,93 @@ extension Tracker {
     /// Each copies 2 MiB, and accesses wait for it.
     private static var mendsPerPassMax: Int { 16 }
 
-    /// Makes those huge pages whole again that are in use throughout, in small pages.
-    func mendDense(_ region: Region) {
+    /// Makes huge pages whole again that are worth more so.
+    func mendSome(_ region: Region) {
+        guard !region.guard.isShared else { return }
+        var mends = Self.mendsPerPassMax
+        mendComplete(region, &mends)
+        mendDense(region, &mends)
+    }
+
+    /// Makes those whole of which all that was awaited is back. True when there may be more of
+    /// them. For the holder of the pass lock.
+    func mendComplete() -> Bool {
+        var mends = Self.mendsPerPassMax
+        pager.regions.forEach { mendComplete($0, &mends) }
+        return mends == 0
+    }
+
+    private func mendComplete(_ region: Region, _ mends: inout Int) {
+        for index in 0..<region.hugePageCount {
+            let awaited = region.looks.awaited(index)
+            guard awaited != .nothing, isThere(region, region.pages(ofHugePage: index)) else { continue }
+            guard mends > 0 else { return }
+            mends -= 1
+            guard collapse(region, index) else {
+                region.looks.staysSmall(index)
+                continue
+            }
+            if awaited == .all { becameWholeAgain(region, index) } else { becameWhole(region, index) }
+        }
+    }
+
+    private func becameWholeAgain(_ region: Region, _ index: Int) {
+        region.looks.cameBack(index)
+        pager.counters.hugePageReturns.increment()
+    }
+
+    private func becameWhole(_ region: Region, _ index: Int) {
+        region.looks.becameWhole(index)
+        pager.counters.hugePageMends.increment()
+    }
+
+    /// Those that are in use throughout, in small pages.
+    private func mendDense(_ region: Region, _ mends: inout Int) {
         guard let age = splitting.age else { return }
         let now = pager.kernel.now()
-        var mends = 0
         for index in 0..<region.hugePageCount {
             guard let since = region.looks.mendSince(index, at: now, age: age) else { continue }
-            guard mends < Self.mendsPerPassMax else { continue }
+            guard mends > 0 else { continue }
             let pages = region.pages(ofHugePage: index)
             // The block's first and last may be cut: they are not huge pages.
-            guard pages.count == hugePageSize / pageSize, region.ages.isFull(pages) else { continue }
-            // The kernel would bring them back to make a huge page of them.
-            if region.swapped.intersects(pages) { continue }
+            guard pages.count == hugePageSize / pageSize else { continue }
             let stamps = history.stamps(touchedSince: since)
             let touched = pages.count { stamps.contains(region.ages[$0]) }
             guard touched >= HugePageLooks.touchedMin else { continue }
-            mends += 1
-            if pager.kernel.collapse(start: region.address(of: pages.lowerBound)) == nil {
-                region.looks.becameWhole(index)
-                pager.counters.hugePageMends.increment()
+            guard isThere(region, pages) else {
+                recallRest(region, index)
+                continue
             }
+            mends -= 1
+            if collapse(region, index) { becameWhole(region, index) }
         }
+    }
+
+    /// What the host has swapped out is not: the kernel would bring it back to make a huge page.
+    private func isThere(_ region: Region, _ pages: Range<Int>) -> Bool {
+        region.ages.isFull(pages) && !region.swapped.intersects(pages)
+    }
+
+    private func collapse(_ region: Region, _ index: Int) -> Bool {
+        let start = region.address(of: region.pages(ofHugePage: index).lowerBound)
+        return pager.kernel.collapse(start: start) == nil
+    }
+
+    /// All but a few pages are in use, and the store has the others: they come back, to be whole
+    /// with them. A hole cannot be filled for the guest, so nothing comes then.
+    private func recallRest(_ region: Region, _ index: Int) {
+        let pages = region.pages(ofHugePage: index)
+        let absent = pages.filter { region.ages[$0] == AgeMap.absent }
+        let limit = pager.settings.limit
+        guard pager.settings.mode == .active, !region.swapped.intersects(pages),
+            absent.allSatisfy({ region.table[$0].state == .stored }),
+            limit == 0 || pager.cost + absent.count * pageSize <= Int(limit)
+        else { return }
+        for page in absent {
+            let entry = region.table[page]
+            guard entry.state == .stored else { continue }
+            guard pager.recalls.ask(region, page, of: Locator(payload: entry.payload).tier) else { return }
+        }
+        region.looks.restIsAsked(index)
     }
 }

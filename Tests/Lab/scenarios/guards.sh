@@ -11,7 +11,7 @@
 # Emulated, everything takes much longer.
 export FROSTLINE_STRESS_DIVISOR="${FROSTLINE_STRESS_DIVISOR:-40}"
 /lab/program --testing-library swift-testing \
-    --filter '[rR]eadWriteProtected|holdHugePages' >/out/tests.log 2>&1 || {
+    --filter '[rR]eadWriteProtected|holdHugePages|HugePageReturn' >/out/tests.log 2>&1 || {
     grep -E '✘|↳|error' /out/tests.log || tail -n 20 /out/tests.log
     fail "the native tests failed"
 }
@@ -21,3 +21,5 @@ grep 'what was read arrived' /out/tests.log
 expect_eq "reads that arrived, told of or noticed" "$(grep -c 'arrived: true' /out/tests.log)" 6
 expect_eq "reads that were lost" "$(grep -c 'arrived: false' /out/tests.log)" 2
 grep '^held in a huge page' /out/tests.log || fail "no huge page was held"
+grep 'huge pages are whole again' /out/tests.log
+expect_eq "guards whose huge pages came back whole" "$(grep -c 'of 6 huge pages are whole again' /out/tests.log)" 4

@@ -1,5 +1,6 @@
 # Looking before leaping: in mode observe nothing leaves, and the working set says what would.
-# Then it does leave, as foretold; mode off stops that at once, and drain brings all back.
+# Then it does leave, as foretold; mode off stops that at once, and drain brings all back, huge pages
+# as such.
 # shellcheck shell=dash
 #lab: LAB_TIMEOUT=240
 : "${GUEST_MEMORY=256M}"
@@ -27,6 +28,7 @@ idle_is_settled() {
 a_quarter_is_out() { [ "$(pager_stat evicted-bytes)" -ge $((predicted / 4)) ]; }
 most_is_out() { [ "$(pager_stat evicted-bytes)" -ge $((predicted - predicted / 10)) ]; }
 all_is_back() { [ "$(pager_stat evicted-bytes)" = 0 ]; }
+huge_pages_are_whole() { [ "$(pager_stat huge-page-returns)" -ge $((departures * 9 / 10)) ]; }
 
 guest_start
 sleep $(((1 << power) + 5))
@@ -63,6 +65,10 @@ expect_about "evicted memory" "$(pager_stat evicted-bytes)" "$predicted"
 pager_set mode drain
 wait_until 60 "all comes back" all_is_back
 expect_ge "resident guest RAM" "$(guest_ram_rss)" "$filled"
+departures=$(pager_stat huge-page-departures)
+expect_ge "huge pages that left whole" "$departures" 10
+wait_until 60 "nine of ten of those are whole again" huge_pages_are_whole
+note "$(pager_stat huge-page-returns) of $departures huge pages came back whole"
 guest_verify 120
 expect_eq "evicted bytes after all" "$(pager_stat evicted-bytes)" 0
 guest_quit
