@@ -195,6 +195,21 @@ struct LogStoreTests {
         }
     }
 
+    @Test("does not call damaged what could not be asked for where the other copy is")
+    func damageHere() throws {
+        let rig = try Rig()
+        guard case .stored(let place) = rig.put([3])[0] else {
+            Issue.record("not stored")
+            return
+        }
+        let byte = rig.device.memory.base + Int(LogPlace(place).sector) * 512 + 20
+        byte.storeBytes(of: byte.load(as: UInt8.self) ^ 4, as: UInt8.self)
+        rig.device.elsewhere = .busy
+        #expect(rig.failure(place, 3) == .busy)
+        rig.device.elsewhere = .noData
+        #expect(rig.failure(place, 3) == .badMessage)
+    }
+
     @Test("takes neither a swapped object nor the one that was there before")
     func swappedAndStale() throws {
         // Two segments for pages: what is written next but one lies where the first was.

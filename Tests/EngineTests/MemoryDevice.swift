@@ -14,6 +14,8 @@ final class MemoryDevice: StoreDevice, @unchecked Sendable {
     var isBusy = false
     /// It does not take in reads.
     var isAway = false
+    /// Why there is nowhere else to read from.
+    var elsewhere = Errno.noData
     var allocated: [Range<UInt64>] = []
     var writes: [Range<UInt64>] = []
     var discarded: [Range<UInt64>] = []
@@ -63,6 +65,8 @@ final class MemoryDevice: StoreDevice, @unchecked Sendable {
         (memory.base + Int(transfer.offset)).copyMemory(from: source, byteCount: transfer.length)
         return finish(transfer, .evict, Int32(transfer.length))
     }
+
+    func readElsewhere(_ transfer: Transfer, _ queue: TransferQueue) -> Errno? { elsewhere }
 
     func discard(offset: UInt64, length: UInt64) -> Errno? {
         if isBusy { return .busy }

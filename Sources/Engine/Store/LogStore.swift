@@ -176,7 +176,12 @@ public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable
             identity, into: buffer.page)
         if isRead { return .ready }
         let transfer = unsafe transfer(place, to: buffer.raw, token: completion.token)
-        return device.readElsewhere(transfer, queue) == nil ? .pending : .failed(.badMessage)
+        switch device.readElsewhere(transfer, queue) {
+        case nil: return .pending
+        case .noData?: return .failed(.badMessage)
+        // It is not known to be damaged everywhere.
+        case let errno?: return .failed(errno)
+        }
     }
 
     /// The device's blocks that an object lies in: where they begin, their bytes, and how many of

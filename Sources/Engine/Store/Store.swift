@@ -330,7 +330,8 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
         return unsafe tier.backing.keep(locator.place, contents)
     }
 
-    /// Whether the copy kept at `locator` is what the page holds now. Worker thread only.
+    /// Whether the copy kept at `locator` is what the page holds now. A discard may drop it at this
+    /// moment: then the answer means nothing, and the page's entry has changed. Worker thread only.
     func holds(_ locator: Locator, _ contents: UnsafeRawPointer) -> Bool {
         if locator.tier == .sameFilled { return unsafe sameFilledWord(contents) == words.get(locator.place) }
         let tier = named(locator.tier)
