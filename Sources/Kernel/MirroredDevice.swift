@@ -140,7 +140,8 @@ struct MirroredQueue<Side: StoreDevice> {
             entry.awaited = 1
             entry.untried = 1 - preferred
             if start(slot, transfer, kind, side: preferred) != nil {
-                entry.untried = nil
+                // It may take the read later.
+                entry.untried = preferred
                 failure = start(slot, transfer, kind, side: 1 - preferred)
                 if failure == nil { noteSecondRead() }
             }

@@ -84,7 +84,7 @@ public protocol StoreDevice: AnyObject, Sendable {
     func discard(offset: UInt64, length: UInt64) -> Errno?
     /// Reads again what a finished read of the queue brought, token and all, from somewhere else:
     /// what it brought is wrong, although the device did not say so. ENODATA: there is nowhere
-    /// else, or it was asked already.
+    /// else, or it was asked already. Other errors: what is there could not be asked for.
     func readElsewhere(_ transfer: Transfer, _ queue: TransferQueue) -> Errno?
     /// Sets space aside for a range that holds nothing and is to be written. EOPNOTSUPP: nothing
     /// is gained by it. Worker thread only.

@@ -205,7 +205,10 @@ struct LogStoreTests {
         let byte = rig.device.memory.base + Int(LogPlace(place).sector) * 512 + 20
         byte.storeBytes(of: byte.load(as: UInt8.self) ^ 4, as: UInt8.self)
         rig.device.elsewhere = .busy
-        #expect(rig.failure(place, 3) == .busy)
+        #expect(rig.failure(place, 3) == .again)
+        var relocations = [Relocation(place: place, identity: rig.identity(3))]
+        rig.log.relocate(&relocations)
+        #expect(relocations[0].outcome == .refused(.notNow))
         rig.device.elsewhere = .noData
         #expect(rig.failure(place, 3) == .badMessage)
     }

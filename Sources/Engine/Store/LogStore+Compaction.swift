@@ -107,10 +107,14 @@ extension LogStore {
                         at: segments.position(of: place.sector), relocations[index].identity) != nil
                 if isRead {
                     relocations[index].outcome = .stored(place: relocations[index].place)
-                } else if unsafe device.readElsewhere(
-                    transfer(place, to: memory(index), token: completion.token), .evict) == nil
-                {
-                    finished -= 1
+                    continue
+                }
+                let again = unsafe transfer(place, to: memory(index), token: completion.token)
+                switch device.readElsewhere(again, .evict) {
+                case nil: finished -= 1
+                case .noData?: break
+                // It is not known to be damaged everywhere.
+                default: relocations[index].outcome = .refused(.notNow)
                 }
             }
             return finished

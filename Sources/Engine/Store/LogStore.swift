@@ -179,7 +179,9 @@ public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable
         switch device.readElsewhere(transfer, queue) {
         case nil: return .pending
         case .noData?: return .failed(.badMessage)
-        // It is not known to be damaged everywhere.
+        // It is not known to be damaged everywhere. That there was no room to ask is told of all the
+        // same (EBUSY: nothing was asked at all).
+        case .busy?: return .failed(.again)
         case let errno?: return .failed(errno)
         }
     }
