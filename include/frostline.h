@@ -399,7 +399,7 @@ typedef struct frostline_stats {
     uint64_t huge_page_splits;    /* huge pages that were split, to learn which of their pages are in use */
     uint64_t huge_page_mends;     /* ranges of which all but a few pages were in use, made huge pages again */
     uint64_t huge_page_departures; /* huge pages that left whole */
-    uint64_t huge_page_returns;   /* of those, such as were made whole again once all of them was back */
+    uint64_t huge_page_returns;   /* of those, made whole again once they were back */
 } frostline_stats;
 
 /* What a tier is doing. */

@@ -80,7 +80,7 @@ import Synchronization
         var page = pages.lowerBound
         while page < pages.upperBound {
             let end = min(pages.upperBound, (page / Self.pagesPerWord + 1) * Self.pagesPerWord)
-            let mask = (~UInt64(0) >> UInt64((Self.pagesPerWord - (end - page)) * 4)) << Self.shift(page)
+            let mask = Self.mask(page, end)
             update(page / Self.pagesPerWord) { change($0, mask) }
             page = end
         }
@@ -149,12 +149,22 @@ import Synchronization
 
     /// True when every page of the range is known to be resident.
     public func isFull(_ pages: Range<Int>) -> Bool {
-        var full = true
-        update(pages) { word, mask in
-            if Self.marks(ofBlank: word) & mask != 0 { full = false }
-            return word
+        var page = pages.lowerBound
+        while page < pages.upperBound {
+            let index = page / Self.pagesPerWord
+            let end = min(pages.upperBound, (index + 1) * Self.pagesPerWord)
+            let mask = Self.mask(page, end)
+            let word = unsafe words[index].load(ordering: .relaxed)
+            if Self.marks(ofBlank: word) & mask != 0 { return false }
+            page = end
         }
-        return full
+        return true
+    }
+
+    /// The bits of neighbours of one word.
+    @inline(__always)
+    private static func mask(_ first: Int, _ end: Int) -> UInt64 {
+        (~UInt64(0) >> UInt64((pagesPerWord - (end - first)) * 4)) << shift(first)
     }
 
     /// The lowest bit of each stamp that is 0.

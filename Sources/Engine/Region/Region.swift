@@ -28,7 +28,7 @@ public final class Region: Sendable {
     /// Pages that were found merged when they were to leave, and have not been touched
     /// since: they stay.
     let merged: PageSet
-    /// Worker thread only.
+    /// For the holder of the pass lock.
     let looks: HugePageLooks
     let visits: VisitSchedule
     /// As of the last pass or recount.

@@ -16,7 +16,7 @@ import Kernel
 /// miss the TLB at each use. Where nothing but a stall budget wants room, a huge page is looked
 /// at once more right after it was armed, and split only if nobody has used it since.
 ///
-/// Times are in nanoseconds. Worker thread only.
+/// Times are in nanoseconds. For the holder of the pass lock.
 public final class HugePageLooks: @unchecked Sendable {
     private enum Look: Equatable {
         /// Never seen touched, or as good as.
@@ -126,15 +126,24 @@ public final class HugePageLooks: @unchecked Sendable {
     }
 
     /// All its pages have left at once, and were mapped as one; or some of its pages have left.
-    func left(_ index: Int, whole: Bool) { entries[index].awaited = whole ? .all : .nothing }
+    func left(_ index: Int, whole: Bool) {
+        if whole { entries[index].awaited = .all }
+        // What left whole stays so when some of it comes and leaves again.
+        if !whole, entries[index].awaited == .rest { entries[index].awaited = .nothing }
+    }
 
     /// The pages that it lacks have been asked for.
-    func restIsAsked(_ index: Int) { entries[index].awaited = .rest }
+    func restIsAsked(_ index: Int) {
+        if entries[index].awaited == .nothing { entries[index].awaited = .rest }
+    }
 
     func awaited(_ index: Int) -> Awaited { entries[index].awaited }
 
-    /// What was awaited is there; it could not be made whole, and its use decides.
-    func staysSmall(_ index: Int) { entries[index].awaited = .nothing }
+    /// It was to be made whole, and the kernel did not do it: asked again ever more rarely.
+    func staysSmall(_ index: Int) {
+        entries[index].awaited = .nothing
+        entries[index].patience = min(entries[index].patience * 2, Self.patienceMax)
+    }
 
     /// It left whole, and is whole again.
     func cameBack(_ index: Int) {

@@ -84,11 +84,13 @@ extension Tracker {
     private static var mendsPerPassMax: Int { 16 }
 
     /// Makes huge pages whole again that are worth more so.
-    func mendSome(_ region: Region) {
-        guard !region.guard.isShared else { return }
+    func mendSome() {
         var mends = Self.mendsPerPassMax
-        mendComplete(region, &mends)
-        mendDense(region, &mends)
+        pager.regions.forEach { region in
+            guard !region.guard.isShared else { return }
+            mendComplete(region, &mends)
+            mendDense(region, &mends)
+        }
     }
 
     /// Makes those whole of which all that was awaited is back. True when there may be more of
@@ -105,10 +107,7 @@ extension Tracker {
             guard awaited != .nothing, isThere(region, region.pages(ofHugePage: index)) else { continue }
             guard mends > 0 else { return }
             mends -= 1
-            guard collapse(region, index) else {
-                region.looks.staysSmall(index)
-                continue
-            }
+            guard collapse(region, index) else { continue }
             if awaited == .all { becameWholeAgain(region, index) } else { becameWhole(region, index) }
         }
     }
@@ -129,7 +128,7 @@ extension Tracker {
         let now = pager.kernel.now()
         for index in 0..<region.hugePageCount {
             guard let since = region.looks.mendSince(index, at: now, age: age) else { continue }
-            guard mends > 0 else { continue }
+            guard mends > 0, region.looks.awaited(index) != .rest else { continue }
             let pages = region.pages(ofHugePage: index)
             // The block's first and last may be cut: they are not huge pages.
             guard pages.count == hugePageSize / pageSize else { continue }
@@ -145,14 +144,29 @@ extension Tracker {
         }
     }
 
-    /// What the host has swapped out is not: the kernel would bring it back to make a huge page.
     private func isThere(_ region: Region, _ pages: Range<Int>) -> Bool {
-        region.ages.isFull(pages) && !region.swapped.intersects(pages)
+        region.ages.isFull(pages) && !isSwapped(region, pages)
+    }
+
+    /// The kernel would bring back what it has swapped out, to make a huge page of it.
+    private func isSwapped(_ region: Region, _ pages: Range<Int>) -> Bool {
+        if region.swapped.intersects(pages) { return true }
+        var isSwapped = false
+        let errno = pager.forEachRun(
+            from: region.address(of: pages.lowerBound), to: region.address(of: pages.upperBound),
+            tracked: pager.tracking
+        ) { run in
+            isSwapped = run.isSwapped
+            return !isSwapped
+        }
+        return isSwapped || errno != nil
     }
 
     private func collapse(_ region: Region, _ index: Int) -> Bool {
         let start = region.address(of: region.pages(ofHugePage: index).lowerBound)
-        return pager.kernel.collapse(start: start) == nil
+        if pager.kernel.collapse(start: start) == nil { return true }
+        region.looks.staysSmall(index)
+        return false
     }
 
     /// All but a few pages are in use, and the store has the others: they come back, to be whole
@@ -161,8 +175,7 @@ extension Tracker {
         let pages = region.pages(ofHugePage: index)
         let absent = pages.filter { region.ages[$0] == AgeMap.absent }
         let limit = pager.settings.limit
-        guard pager.settings.mode == .active, !region.swapped.intersects(pages),
-            absent.allSatisfy({ region.table[$0].state == .stored }),
+        guard pager.settings.mode == .active, absent.allSatisfy({ region.table[$0].state == .stored }),
             limit == 0 || pager.cost + absent.count * pageSize <= Int(limit)
         else { return }
         for page in absent {

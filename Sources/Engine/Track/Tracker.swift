@@ -55,8 +55,8 @@ import Kernel
         lightFaults = 0
         pager.regions.forEach { region in
             noteReturned(region) { visitDue(region) }
-            mendSome(region)
         }
+        mendSome()
         // A touch between the scan of a page and its arming is not noted: the span it
         // falls into ends only here, so that no page looks idle for longer than it was.
         endSpan()
