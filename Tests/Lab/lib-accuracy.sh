@@ -1,4 +1,6 @@
 # How well a tracker knows what is cold, against a guest that knows when it touched each page.
+# Where the host maps huge pages, a look sees one touch for all 512 pages, so with UNIT=512 the
+# question is which of them have no page in use.
 # Sourced after lib.sh, by scenarios that set TRACKER, IDLE and PATTERNS.
 #
 # Copyright the Frostline authors. SPDX-License-Identifier: GPL-2.0-or-later
@@ -8,6 +10,9 @@
 : "${PRECISION=9900}"                     # the least that passes, in ten-thousandths; "": any
 : "${RECALL=$PRECISION}"
 : "${HOST_THP=never}"                     # of the emulated host: "always" makes huge pages
+: "${UNIT=1}"                             # pages that are judged together; 512: a huge page
+: "${LENGTH=$((IDLE * 22 / 10))}"          # seconds of a pattern
+: "${FILLED=40}"                          # per cent of guest memory
 : "${DAMON=5000 100000 10 1000}"          # microseconds to sample and aggregate, regions
 
 [ "$PATTERNS" != all ] || PATTERNS='uniform zipf scan phases read-only write-only'
@@ -84,7 +89,7 @@ judge() {
     local begun aggregations=0 before after asked answered delay interval margin figures
     begun=$(uptime_seconds)
     [ "$TRACKER" != damon ] || aggregations=$(damon_aggregations)
-    guest_ask "pattern $1 $((IDLE * 22 / 10)) $IDLE" "^pattern $1 " $((IDLE * 10 + 60))
+    guest_ask "pattern $1 $LENGTH $IDLE $UNIT" "^pattern $1 " $((LENGTH * 4 + 60))
     before=$(uptime_seconds)
     look "$begun" "$aggregations"
     after=$(uptime_seconds)
@@ -102,9 +107,10 @@ judge() {
     note "$TRACKER, $1: looks are $interval s apart"
     interval=$(awk "BEGIN { e = $IDLE / 8; i = $interval; print (i < e ? e : i > 2 * e ? 2 * e : i) }")
     margin=$(awk "BEGIN { print $interval + (($answered - $before) - ($asked - $after)) / 2 }")
-    figures=$(lab accuracy $truth "$(awk "BEGIN { print $IDLE - $delay }")" "$margin" </out/told)
+    figures=$(lab accuracy $truth "$(awk "BEGIN { print $IDLE - $delay }")" "$margin" "$UNIT" \
+        </out/told)
     note "$TRACKER, $1: $figures (margin $margin s)"
-    echo "$TRACKER $HOST_THP $1 $margin $figures" >>/out/accuracy.txt
+    echo "$TRACKER $GUEST_BACKEND $HOST_THP $UNIT $1 $margin $figures" >>/out/accuracy.txt
     # shellcheck disable=SC2086 # one word each
     set -- "$1" $figures
     if [ "$7" = 0 ] || [ "$5" -ge $(($3 / 2)) ]; then fail "$1 shows too little: $figures"; fi
@@ -112,13 +118,26 @@ judge() {
     [ -z "$RECALL" ] || expect_ge "recall of $TRACKER, $1, in 1/10000" "${15}" "$RECALL"
 }
 
+# Bytes of QEMU's private memory that are in huge pages.
+in_huge_pages() { awk '$1 == "AnonHugePages:" { print $2 * 1024 }' "/proc/$guest_pid/smaps_rollup"; }
+
 # From the guest's boot to its end, each of $PATTERNS in turn.
 judge_patterns() {
-    local pattern
+    local pattern huge_pages=$(($(lab size "$GUEST_MEMORY") >> 21)) page_kind=small
     echo "$HOST_THP" >/sys/kernel/mm/transparent_hugepage/enabled
+    case $GUEST_BACKEND in
+    *hugetlb=on*)
+        echo "$huge_pages" >/proc/sys/vm/nr_hugepages
+        expect_eq "huge pages set aside" "$(cat /proc/sys/vm/nr_hugepages)" "$huge_pages"
+        ;;
+    esac
+    # The guest's 2 MiB must be those of the host: where it maps them small, they are anywhere.
+    [ "$UNIT" = 1 ] || page_kind=huge
     guest_start -device virtio-serial-pci -chardev "file,id=truth,path=$truth,append=on" \
         -device virtserialport,chardev=truth,name=truth
-    guest_ask 'fill 40 small' '^filled ' 90
+    guest_ask "fill $FILLED $page_kind" '^filled ' 120
+    [ "$HOST_THP" != always ] || expect_ge "guest memory in huge pages of the host" \
+        "$(in_huge_pages)" $(($(guest_field filled) * 9 / 10))
     [ "$TRACKER" != damon ] || damon_start
     for pattern in $PATTERNS; do
         judge "$pattern"

@@ -136,7 +136,8 @@ static void obey(char **w, int n)
     } else if (!strcmp(w[0], "stress")) {
         command_stress(number(w, n, 1, 10), number(w, n, 2, get_nprocs()));
     } else if (!strcmp(w[0], "pattern")) {
-        command_pattern(word(w, n, 1, "uniform"), number(w, n, 2, 15), number(w, n, 3, 6));
+        command_pattern(word(w, n, 1, "uniform"), number(w, n, 2, 15), number(w, n, 3, 6),
+                        number(w, n, 4, 1));
     } else if (!strcmp(w[0], "since")) {
         command_since();
     } else if (!strcmp(w[0], "truth")) {

@@ -33,6 +33,7 @@
 #define HOT_REPORT_SECONDS 0.5
 #define KEPT_FREE_BYTES (8u << 20)
 #define NEVER UINT32_MAX /* the version of a page not filled yet */
+#define HUGE_BYTES (2u << 20)
 #define EQUAL_KINDS 64   /* contents that pages which are to be equal have */
 
 struct shadow {
@@ -227,6 +228,17 @@ static int leaves_enough(uint64_t bytes)
     return 0;
 }
 
+/* What is before it and behind costs addresses only. */
+static void *map_aligned(uint64_t bytes, uint64_t alignment, int flags)
+{
+    uint8_t *start = mmap(NULL, bytes + alignment, PROT_READ | PROT_WRITE, flags, -1, 0);
+
+    if (start == MAP_FAILED) {
+        return MAP_FAILED;
+    }
+    return start + (-(uintptr_t)start & (alignment - 1));
+}
+
 void command_fill(int percent, int huge, int equal_percent)
 {
     uint64_t bytes = ram_bytes() / 100 * (uint64_t)percent / PAGE_BYTES * PAGE_BYTES;
@@ -241,7 +253,7 @@ void command_fill(int percent, int huge, int equal_percent)
     }
     memory.page_count = bytes / PAGE_BYTES;
     memory.equal_from = memory.page_count - memory.page_count / 100 * (uint64_t)equal_percent;
-    memory.bytes = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+    memory.bytes = map_aligned(bytes, huge ? HUGE_BYTES : PAGE_BYTES, flags);
     memory.shadow = mmap(NULL, memory.page_count * sizeof(struct shadow), PROT_READ | PROT_WRITE,
                          flags, -1, 0);
     if (memory.bytes == MAP_FAILED || memory.shadow == MAP_FAILED) {

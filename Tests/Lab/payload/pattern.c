@@ -28,7 +28,9 @@ struct truth {
 
 static struct {
     double *touched;     /* when, by page */
-    uint32_t *order;     /* the pages, shuffled */
+    uint64_t unit;       /* pages that the host's kernel tells apart together, one or 512 */
+    uint64_t count;      /* of units */
+    uint32_t *order;     /* the units, shuffled */
     double *weights;     /* zipf: of the ranks up to each */
     double ended;        /* when the last pattern did */
     uint64_t random;
@@ -55,21 +57,29 @@ static void touch(uint64_t page, enum access access)
     pattern.touched[page] = now();
 }
 
-static int prepare(void)
+/* A unit of several pages is used by one of them at a time: the others say nothing of it. */
+static void touch_unit(uint64_t unit, enum access access)
 {
-    uint64_t count = memory.page_count;
+    touch(unit * pattern.unit + (pattern.unit > 1 ? random_below(pattern.unit) : 0), access);
+}
+
+static int prepare(uint64_t unit)
+{
+    uint64_t count = memory.page_count / unit;
     double sum = 0;
 
     if (pattern.touched) {
-        return 1;
+        return unit == pattern.unit;
     }
-    pattern.touched = calloc(count, sizeof *pattern.touched);
+    pattern.touched = calloc(memory.page_count, sizeof *pattern.touched);
     pattern.order = calloc(count, sizeof *pattern.order);
     pattern.weights = calloc(count, sizeof *pattern.weights);
     if (!count || !pattern.touched || !pattern.order || !pattern.weights) {
         say("error: pattern wants memory to be filled, and some more");
         return 0;
     }
+    pattern.unit = unit;
+    pattern.count = count;
     for (uint64_t i = 0; i < count; i++) {
         uint64_t other = random_below(i + 1);
 
@@ -77,6 +87,8 @@ static int prepare(void)
         pattern.order[other] = (uint32_t)i;
         sum += 1 / (double)(i + 1);
         pattern.weights[i] = sum;
+    }
+    for (uint64_t i = 0; i < memory.page_count; i++) {
         touch(i, WRITE); /* from here on all is known */
     }
     return 1;
@@ -85,7 +97,7 @@ static int prepare(void)
 /* The rank that a uniform number falls on: rank r as often as 1 / r. */
 static uint64_t zipf_rank(void)
 {
-    uint64_t low = 0, high = memory.page_count - 1;
+    uint64_t low = 0, high = pattern.count - 1;
     double wanted = pattern.weights[high] * ((double)random_below(1 << 30) / (1 << 30));
 
     while (low < high) {
@@ -102,27 +114,27 @@ static uint64_t zipf_rank(void)
 
 /*
  * The n-th touch of a pattern, and how many there are in the time that is asked about:
- * such that pages of all ages around it come about.
+ * such that units of all ages around it come about.
  */
 struct kind {
     const char *name;
-    double touches_per_page; /* in that time */
-    double set;              /* share of the pages that is used at a time */
+    double touches_per_unit; /* in that time */
+    double set;              /* share of the units that is used at a time */
     enum access access;
 };
 
 static const struct kind kinds[] = {
-    {"uniform", 0.7, 1, EITHER},      /* half of the pages are idle for so long */
+    {"uniform", 0.7, 1, EITHER},      /* half of them are idle for so long */
     {"zipf", 1, 1, EITHER},
     {"scan", 0.67, 1, EITHER},        /* one after the other; a third is */
-    {"phases", 1, 0.125, EITHER},     /* another eighth of the pages every 3/4 of the time */
+    {"phases", 1, 0.125, EITHER},     /* another eighth every 3/4 of the time */
     {"read-only", 1, 0.125, READ},    /* always the same eighth */
     {"write-only", 1, 0.125, WRITE},
 };
 
-static uint64_t page_of(const struct kind *kind, uint64_t touches, double elapsed, double idle)
+static uint64_t unit_of(const struct kind *kind, uint64_t touches, double elapsed, double idle)
 {
-    uint64_t count = memory.page_count, set = (uint64_t)((double)count * kind->set);
+    uint64_t count = pattern.count, set = (uint64_t)((double)count * kind->set);
 
     if (!strcmp(kind->name, "zipf")) {
         return pattern.order[zipf_rank()];
@@ -139,30 +151,29 @@ static uint64_t page_of(const struct kind *kind, uint64_t touches, double elapse
     return pattern.order[touches % set];
 }
 
-void command_pattern(const char *name, int seconds, int idle)
+void command_pattern(const char *name, int seconds, int idle, int unit)
 {
     const struct kind *kind = NULL;
     uint64_t touches = 0;
-    double start, rate;
+    double start, rate, owed = 0;
 
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         if (!strcmp(kinds[i].name, name)) {
             kind = &kinds[i];
         }
     }
-    if (!kind || idle < 1 || !prepare()) {
+    if (!kind || idle < 1 || unit < 1 || !prepare((uint64_t)unit)) {
         say("error: there is no pattern %s", name);
         return;
     }
-    rate = kind->touches_per_page * (double)memory.page_count / idle;
+    rate = kind->touches_per_unit * (double)pattern.count / idle;
     start = now();
     for (double elapsed = 0; elapsed < seconds; elapsed = now() - start) {
         /* What could not be done in time is left out: a burst would be another pattern. */
-        uint64_t due = (uint64_t)(rate * TICK_SECONDS) + 1;
         double next = now() + TICK_SECONDS;
 
-        while (due--) {
-            touch(page_of(kind, touches++, elapsed, idle), kind->access);
+        for (owed += rate * TICK_SECONDS; owed >= 1; owed--) {
+            touch_unit(unit_of(kind, touches++, elapsed, idle), kind->access);
         }
         if (next > now()) {
             usleep((useconds_t)((next - now()) * 1e6));

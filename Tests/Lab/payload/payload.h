@@ -56,8 +56,8 @@ void pattern_fill(void *bytes, size_t count, uint64_t seed);
 
 /* ---- pattern.c: touches of which it is known when ---- */
 
-/* Touches pages for so many seconds, so that many are idle for about `idle` seconds. */
-void command_pattern(const char *name, int seconds, int idle);
+/* Touches units of so many pages, such that many are idle for about `idle` seconds. */
+void command_pattern(const char *name, int seconds, int idle, int unit);
 /* Says how long ago the last pattern ended. */
 void command_since(void);
 /* Sends what was touched when to the virtio port "truth". */

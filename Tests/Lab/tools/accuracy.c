@@ -189,36 +189,61 @@ int command_damon(int argc, char **argv)
     return 0;
 }
 
-/* accuracy TRUTH SECONDS MARGIN: judges the ranges on standard input. Pages whose idle time
- * is within MARGIN of SECONDS are counted and left out. */
+/* What is known of a unit, and said of it. */
+struct unit {
+    uint32_t known, told; /* how many of its pages */
+    uint32_t idle_ms;     /* of the one that was touched last */
+};
+
+/* accuracy TRUTH SECONDS MARGIN [PAGES]: judges the ranges on standard input, by units of so
+ * many pages, of which each is idle that has no page in use. Units whose idle time is within
+ * MARGIN of SECONDS, and those with pages of which the guest says nothing, are left out. */
 int command_accuracy(int argc, char **argv)
 {
     static unsigned char told[FRAMES_MAX];
-    unsigned long long first, count, pages = 0, ambiguous = 0, idle = 0, said = 0, right = 0;
+    static struct unit units[FRAMES_MAX];
+    unsigned long long first, count, judged = 0, ambiguous = 0, idle = 0, said = 0, right = 0;
     double seconds, margin;
     struct truth *truth;
+    uint32_t per_unit;
     size_t length;
 
-    if (argc != 4) {
-        die("accuracy wants TRUTH SECONDS MARGIN");
+    if (argc != 4 && argc != 5) {
+        die("accuracy wants TRUTH SECONDS MARGIN [PAGES]");
     }
     truth = (struct truth *)read_file(argv[1], &length);
     seconds = atof(argv[2]);
     margin = atof(argv[3]);
+    per_unit = argc == 5 ? (uint32_t)atoi(argv[4]) : 1;
+    if (!per_unit) {
+        die("accuracy: a unit has one page at least");
+    }
     while (scanf("%llu %llu", &first, &count) == 2) {
         if (first + count > FRAMES_MAX) {
             die("accuracy: page %llu is beyond all memory", first + count);
         }
         memset(told + first, 1, count);
     }
-    for (; pages < length / sizeof *truth; pages++) {
-        double age = truth[pages].idle_ms / 1e3;
-        int is_idle = age >= seconds, is_told;
+    for (size_t i = 0; i < length / sizeof *truth; i++) {
+        struct unit *unit;
 
-        if (truth[pages].frame >= FRAMES_MAX) {
-            die("accuracy: frame %u is beyond all memory", truth[pages].frame);
+        if (truth[i].frame >= FRAMES_MAX) {
+            die("accuracy: frame %u is beyond all memory", truth[i].frame);
         }
-        is_told = told[truth[pages].frame];
+        unit = &units[truth[i].frame / per_unit];
+        if (!unit->known++ || truth[i].idle_ms < unit->idle_ms) {
+            unit->idle_ms = truth[i].idle_ms;
+        }
+        unit->told += told[truth[i].frame];
+    }
+    for (size_t i = 0; i < FRAMES_MAX; i++) {
+        double age = units[i].idle_ms / 1e3;
+        int is_idle = age >= seconds, is_told = units[i].told == per_unit;
+
+        if (units[i].known != per_unit) {
+            continue;
+        }
+        judged++;
         if (age > seconds - margin && age < seconds + margin) {
             ambiguous++;
             continue;
@@ -227,8 +252,8 @@ int command_accuracy(int argc, char **argv)
         said += (unsigned)is_told;
         right += (unsigned)(is_idle && is_told);
     }
-    printf("pages %llu ambiguous %llu idle %llu told %llu right %llu precision %llu recall %llu\n",
-           pages, ambiguous, idle, said, right, said ? right * 10000 / said : 10000,
+    printf("units %llu ambiguous %llu idle %llu told %llu right %llu precision %llu recall %llu\n",
+           judged, ambiguous, idle, said, right, said ? right * 10000 / said : 10000,
            idle ? right * 10000 / idle : 10000);
     return 0;
 }

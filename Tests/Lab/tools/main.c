@@ -25,7 +25,7 @@ static const struct {
     {"hotness", command_hotness, "FILE SECONDS: pages that a hotness image calls idle for so long"},
     {"damon", command_damon, "REGIONS START INTERVALS: pages that DAMON calls idle for so long"},
     {"accuracy", command_accuracy,
-     "TRUTH SECONDS MARGIN: judges such pages against what the guest knows"},
+     "TRUTH SECONDS MARGIN [PAGES]: judges such pages against what the guest knows"},
     {"size", command_size, "512M: the same in bytes"},
 };
 
