@@ -159,7 +159,7 @@ static int receive_frame(int fd, uint64_t number)
     return memcmp(frame, expected, bytes) != 0;
 }
 
-void command_net(const char *from, const char *to, int frames)
+void command_net(const char *from, const char *to, int frames, int pause)
 {
     static const char *const modules[] = {"failover", "net_failover", "virtio_net", NULL};
     uint64_t received = 0, mismatches = 0;
@@ -192,6 +192,7 @@ void command_net(const char *from, const char *to, int frames)
             received++;
             mismatches += (uint64_t)answer;
         }
+        usleep((useconds_t)pause * 1000);
     }
     say("net done frames %llu mismatches %llu", (unsigned long long)received,
         (unsigned long long)mismatches);

@@ -146,7 +146,8 @@ static void obey(char **w, int n)
         command_blk(word(w, n, 1, "/dev/vda"), number(w, n, 2, 16), number(w, n, 3, 1),
                     !strcmp(word(w, n, 4, "direct"), "direct"));
     } else if (!strcmp(w[0], "net")) {
-        command_net(word(w, n, 1, "eth0"), word(w, n, 2, "eth1"), number(w, n, 3, 64));
+        command_net(word(w, n, 1, "eth0"), word(w, n, 2, "eth1"), number(w, n, 3, 64),
+                    number(w, n, 4, 0));
     } else if (!strcmp(w[0], "serve")) {
         command_serve(number(w, n, 1, 64), !strcmp(word(w, n, 2, "scattered"), "latest"),
                       number(w, n, 3, 100));

@@ -67,7 +67,8 @@ void command_truth(void);
 
 void command_stress(int seconds, int threads);
 void command_blk(const char *device, int mebibytes, int rounds, int direct);
-void command_net(const char *from, const char *to, int frames);
+/* Pauses for so many milliseconds after a burst. */
+void command_net(const char *from, const char *to, int frames, int pause);
 /* From then on the guest gives memory back as it is told to. */
 void command_balloon(void);
 
