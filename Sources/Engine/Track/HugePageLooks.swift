@@ -38,6 +38,8 @@ public final class HugePageLooks: @unchecked Sendable {
         /// Idle ages to wait before looking, doubled whenever it did not pay.
         var patience: UInt8 = 1
         var awaited = Awaited.nothing
+        /// That often the kernel did not make it whole once that was there.
+        var tries: UInt8 = 0
     }
 
     /// What is to come back before it is made whole, in use or not.
@@ -51,6 +53,7 @@ public final class HugePageLooks: @unchecked Sendable {
 
     private var entries: [Entry]
     private static let patienceMax: UInt8 = 64
+    private static let triesMax: UInt8 = 8
     /// Touched pages, of all 512, from which on a huge page is worth more whole.
     static let touchedMin = hugePageSize / pageSize * 7 / 8
     /// Pages found touched by one pass from which on it is worth counting those of a longer time.
@@ -127,21 +130,26 @@ public final class HugePageLooks: @unchecked Sendable {
 
     /// All its pages have left at once, and were mapped as one; or some of its pages have left.
     func left(_ index: Int, whole: Bool) {
-        if whole { entries[index].awaited = .all }
+        if whole { (entries[index].awaited, entries[index].tries) = (.all, 0) }
         // What left whole stays so when some of it comes and leaves again.
         if !whole, entries[index].awaited == .rest { entries[index].awaited = .nothing }
     }
 
     /// The pages that it lacks have been asked for.
     func restIsAsked(_ index: Int) {
-        if entries[index].awaited == .nothing { entries[index].awaited = .rest }
+        guard entries[index].awaited == .nothing else { return }
+        (entries[index].awaited, entries[index].tries) = (.rest, 0)
     }
 
     func awaited(_ index: Int) -> Awaited { entries[index].awaited }
 
-    /// It was to be made whole, and the kernel did not do it: asked again ever more rarely.
+    /// It was to be made whole, and the kernel did not do it. What came back a moment ago may be in
+    /// somebody's hands: it is tried some more times, and then asked about ever more rarely.
     func staysSmall(_ index: Int) {
+        entries[index].tries += 1
+        guard entries[index].awaited == .nothing || entries[index].tries >= Self.triesMax else { return }
         entries[index].awaited = .nothing
+        entries[index].tries = 0
         entries[index].patience = min(entries[index].patience * 2, Self.patienceMax)
     }
 
