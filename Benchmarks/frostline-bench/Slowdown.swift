@@ -32,17 +32,50 @@ struct Slowdown {
         let walker = try Walker(rig.memory, Self.hotPages)
         defer { walker.stop() }
         return results(cell.name, "a pass each second", walker) {
-            let start = walker.mark
-            var sum = 0.0
-            for pass in 1...Self.passesPerTurn {
-                sum += rig.pass()
-                let due = start.wall + UInt64(pass) * Self.second
-                Kernel.sleep(nanoseconds: due - min(due, monotonicNow()))
-            }
-            return Turn(
-                pace: Walker.Pace(from: start, to: walker.mark),
-                milliseconds: sum / Double(Self.passesPerTurn))
+            watch(walker) { rig.pass() }
         }
+    }
+
+    /// Shared memory of which a page has left in each chunk: there the first touch of what a pass
+    /// unmapped is a message to the fault thread. What is armed is not unmapped, and is none.
+    func runWhereEvicted() throws -> [Result] {
+        try GuardCell.all(try KernelFeatures.probe())
+            .filter { $0.memory == .shared && $0.choice == .minor }.flatMap(whereEvicted)
+    }
+
+    private func whereEvicted(_ cell: GuardCell) throws -> [Result] {
+        let guest = try cell.makeGuest(Self.size / pageSize)
+        let rig = try PagerRig(guest, cell)
+        defer { rig.close() }
+        rig.arm()
+        for first in stride(from: 0, to: guest.pageCount, by: hugePageSize / pageSize) {
+            rig.evict(first..<first + 1)
+        }
+        let walker = try Walker(guest, at: guest.base, Self.hotPages)
+        defer { walker.stop() }
+        let faults = rig.live.pager.counters.faults.value
+        let results = results(
+            "tracking/\(cell.trackerName)/shared-evicted", "a pass each second; a page in 512 has left",
+            walker
+        ) { watch(walker) { cpuTime { rig.arm() } / 1e6 } }
+        if bench.isVerbose {
+            print("\(cell.trackerName): \(rig.live.pager.counters.faults.value - faults) messages")
+        }
+        return results
+    }
+
+    /// A turn with a pass each second, which takes so many milliseconds of CPU time.
+    private func watch(_ walker: Walker, pass: () -> Double) -> Turn {
+        let start = walker.mark
+        var sum = 0.0
+        for number in 1...Self.passesPerTurn {
+            sum += pass()
+            let due = start.wall + UInt64(number) * Self.second
+            Kernel.sleep(nanoseconds: due - min(due, monotonicNow()))
+        }
+        return Turn(
+            pace: Walker.Pace(from: start, to: walker.mark),
+            milliseconds: sum / Double(Self.passesPerTurn))
     }
 
     private func results(
@@ -52,8 +85,11 @@ struct Slowdown {
         var turnsAlone: [Walker.Pace] = []
         for _ in 0..<turns {
             turnsWatched.append(watched())
-            // What was armed at last is touched first.
-            Kernel.sleep(nanoseconds: Self.second / 10)
+            // What was armed at last is touched first, which may take long.
+            let last = walker.mark.touches
+            while walker.mark.touches < last + 2 * Self.hotPages.count {
+                Kernel.sleep(nanoseconds: Self.second / 10)
+            }
             let start = walker.mark
             Kernel.sleep(nanoseconds: Self.second)
             turnsAlone.append(Walker.Pace(from: start, to: walker.mark))

@@ -30,12 +30,17 @@ final class Walker {
     }
 
     private let shared = Shared()
-    private let memory: WatchedMemory
+    /// Whatever the memory belongs to.
+    private let owner: AnyObject
     private let thread: Kernel.Thread
 
-    init(_ memory: WatchedMemory, _ pages: [UInt32]) throws {
-        self.memory = memory
-        nonisolated(unsafe) let base = memory.base
+    convenience init(_ memory: WatchedMemory, _ pages: [UInt32]) throws {
+        try self.init(memory, at: memory.base, pages)
+    }
+
+    init(_ owner: AnyObject, at base: UnsafeMutableRawPointer, _ pages: [UInt32]) throws {
+        self.owner = owner
+        nonisolated(unsafe) let base = base
         thread = try Kernel.Thread(name: "bench-walker") { [shared] in
             while !shared.isStopping.load(ordering: .relaxed) {
                 for page in pages { bench_write(base, page) }

@@ -77,6 +77,7 @@ for cell in Tracking.Cell.all(try KernelFeatures.probe()) {
     try measure(cell.name) { try Tracking(bench: bench, cell: cell).run() }
     try measure(cell.name + "/slowdown") { try Slowdown(bench: bench).run(cell) }
 }
+try measure("tracking/evicted/slowdown") { try Slowdown(bench: bench).runWhereEvicted() }
 try measure("tracking/damon/slowdown") { try Slowdown(bench: bench).runDamon() }
 try measure("pool/waste") { try Pool(bench: bench).runWaste() }
 try measure("pool/compaction") { try Pool(bench: bench).runCompaction() }
