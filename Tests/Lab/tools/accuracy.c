@@ -13,132 +13,12 @@
 
 #include "lab.h"
 
-#define PAGE_BYTES 4096
 #define FRAMES_MAX (1 << 20) /* 4 GiB of guest RAM */
-#define CLASS_OUT 15
 
 /* What the guest's command_truth() sends of each page. */
 struct truth {
     uint32_t frame, idle_ms;
 };
-
-static unsigned char *read_file(const char *path, size_t *length)
-{
-    FILE *file = fopen(path, "rb");
-    unsigned char *bytes = NULL;
-    size_t capacity = 0;
-
-    *length = 0;
-    while (file && !feof(file)) {
-        if (*length == capacity) {
-            capacity = capacity ? capacity * 2 : 1 << 16;
-            bytes = realloc(bytes, capacity);
-        }
-        if (!bytes) {
-            die("out of memory");
-        }
-        *length += fread(bytes + *length, 1, capacity - *length, file);
-    }
-    if (!file || ferror(file)) {
-        die("cannot read %s", path);
-    }
-    fclose(file);
-    return bytes;
-}
-
-static uint64_t number(const unsigned char *bytes, size_t size)
-{
-    uint64_t value = 0;
-
-    for (size_t i = 0; i < size; i++) {
-        value |= (uint64_t)bytes[i] << (8 * i);
-    }
-    return value;
-}
-
-/* Neighbours that are all told to be idle are printed as one range: FIRST COUNT. */
-static void tell(uint64_t page, uint64_t count, int is_idle)
-{
-    static uint64_t first, pending;
-
-    if (is_idle && pending && first + pending == page) {
-        pending += count;
-        return;
-    }
-    if (pending) {
-        printf("%llu %llu\n", (unsigned long long)first, (unsigned long long)pending);
-    }
-    first = page;
-    pending = is_idle ? count : 0;
-}
-
-/* The time between two looks at that age: between the classes on both sides of it, in ns. */
-static double interval_at(const uint64_t *idle, uint64_t classes, double age)
-{
-    for (uint64_t i = 2; i <= classes && i < CLASS_OUT; i++) {
-        if ((double)idle[i] >= age) {
-            return (double)(idle[i] - idle[i - 1]);
-        }
-    }
-    return 0;
-}
-
-/* hotness FILE SECONDS: the pages that a hotness image calls idle for so long; on standard
- * error, how many seconds its looks were apart then. Written from the format's description,
- * not from the code that writes it. */
-int command_hotness(int argc, char **argv)
-{
-    double least;
-    uint64_t pages, page = 0, classes;
-    unsigned char *image, *at, *end;
-    uint64_t idle[16] = {0};
-    size_t length;
-
-    if (argc != 3) {
-        die("hotness wants FILE SECONDS");
-    }
-    image = read_file(argv[1], &length);
-    least = atof(argv[2]) * 1e9;
-    if (length < 36 || memcmp(image, "frosthot", 8) || number(image + 8, 2) != 1) {
-        die("%s is no hotness of version 1", argv[1]);
-    }
-    classes = number(image + 10, 2);
-    pages = number(image + 16, 8) / PAGE_BYTES;
-    for (uint64_t i = 1; i <= classes && i < CLASS_OUT; i++) {
-        idle[i] = number(image + 24 + 8 * (i - 1), 8);
-    }
-    fprintf(stderr, "%.3f\n", interval_at(idle, classes, least) / 1e9);
-    idle[CLASS_OUT] = UINT64_MAX;
-    at = image + 24 + 8 * (classes + 1);
-    end = image + length - 4;
-    while (at < end) {
-        uint64_t head = 0, count;
-        int shift = 0;
-
-        do {
-            head |= (uint64_t)(*at & 0x7f) << shift;
-            shift += 7;
-        } while (*at++ & 0x80 && at < end);
-        if (!(head & 1)) {
-            count = (head >> 5) + 1;
-            tell(page, count, (double)idle[head >> 1 & 15] >= least);
-            page += count;
-            continue;
-        }
-        count = (head >> 1) + 1;
-        for (uint64_t i = 0; i < count && at + i / 2 < end; i++) {
-            tell(page + i, 1, (double)idle[at[i / 2] >> (i % 2 * 4) & 15] >= least);
-        }
-        page += count;
-        at += (count + 1) / 2;
-    }
-    tell(page, 0, 0);
-    if (page != pages) {
-        die("%s is about %llu pages of %llu", argv[1], (unsigned long long)page,
-            (unsigned long long)pages);
-    }
-    return 0;
-}
 
 static uint64_t read_number(const char *folder, const char *entry, const char *name)
 {
@@ -181,11 +61,11 @@ int command_damon(int argc, char **argv)
         if (from < start || to <= from) {
             continue;
         }
-        tell((from - start) / PAGE_BYTES, (to - from) / PAGE_BYTES,
-             read_number(argv[1], name, "nr_accesses") == 0 &&
-                 read_number(argv[1], name, "age") >= intervals);
+        tell_idle((from - start) / PAGE_BYTES, (to - from) / PAGE_BYTES,
+                  read_number(argv[1], name, "nr_accesses") == 0 &&
+                      read_number(argv[1], name, "age") >= intervals);
     }
-    tell(0, 0, 0);
+    tell_idle(0, 0, 0);
     return 0;
 }
 

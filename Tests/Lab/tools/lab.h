@@ -7,6 +7,7 @@
 #define LAB_H
 
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 
 /* Every command takes its arguments from argv[1] on and returns the exit status. */
@@ -39,6 +40,22 @@ const char *json_find(const char *text, const char *path, const char **end);
 FILE *qmp_connect(const char *path, int seconds);
 /* The answer to a command: an object with a member "return" or "error". */
 const char *qmp_ask(FILE *monitor, const char *command, int seconds);
+
+#define PAGE_BYTES 4096
+
+/* All of a file. */
+unsigned char *read_file(const char *path, size_t *length);
+
+#define CLASS_OUT 15
+/* A hotness image: pages of a class have been idle for so many nanoseconds at least. */
+struct hotness {
+    uint64_t pages, classes, idle[CLASS_OUT + 1];
+    unsigned char *class_of; /* of each page; to be freed */
+};
+void hotness_read(const char *path, struct hotness *hotness);
+
+/* Neighbours that are all told to be idle are printed as one range: FIRST COUNT. */
+void tell_idle(uint64_t page, uint64_t count, int is_idle);
 
 #define RANGES_MAX 16
 struct range {
