@@ -21,6 +21,7 @@ int command_sample(int argc, char **argv);
 int command_hotness(int argc, char **argv);
 int command_damon(int argc, char **argv);
 int command_accuracy(int argc, char **argv);
+int command_record(int argc, char **argv);
 int command_size(int argc, char **argv);
 
 /* Prints "lab: MESSAGE" and ends the program with status 1. */

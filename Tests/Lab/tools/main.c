@@ -23,6 +23,8 @@ static const struct {
      "CSV SOCKET PID GUEST_LOG PHASE_FILE START LENGTH…: a time line, until the process ends"},
     {"dm", command_dm, "create|load NAME TARGET…: a device-mapper device"},
     {"hotness", command_hotness, "FILE SECONDS: pages that a hotness image calls idle for so long"},
+    {"record", command_record,
+     "TRACE SOCKET PAGER IMAGE PHASE_FILE: which pages a guest touches, until SIGTERM"},
     {"damon", command_damon, "REGIONS START INTERVALS: pages that DAMON calls idle for so long"},
     {"accuracy", command_accuracy,
      "TRUTH SECONDS MARGIN [PAGES]: judges such pages against what the guest knows"},
