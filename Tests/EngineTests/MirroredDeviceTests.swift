@@ -325,6 +325,22 @@ final class MirroredDeviceTests {
         }
     }
 
+    @Test("asks the side that took no more of the worker's reads, when what the other gave is wrong")
+    func doubtOfTheSecondAsked() {
+        #expect(write(3, 0xa5) == 512)
+        first.refusals = 1000
+        second.corrupts = true
+        let named = transfer(3, at: pageSize)
+        #expect(device.readBack(named) == nil)
+        _ = end(.evict)
+        #expect(device.readElsewhere(named, .evict) == .busy)
+        first.refusals = 0
+        #expect(device.readElsewhere(named, .evict) == nil)
+        _ = end(.evict)
+        let bytes = unsafe UnsafeRawBufferPointer(start: memory.base + pageSize, count: 512)
+        #expect(unsafe bytes.allSatisfy { $0 == 0xa5 })
+    }
+
     @Test("reads from the other side once the answers are doubted")
     func doubt() {
         #expect(write(3, 0xa5) == 512)

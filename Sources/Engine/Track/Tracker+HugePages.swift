@@ -128,14 +128,15 @@ extension Tracker {
         let now = pager.kernel.now()
         for index in 0..<region.hugePageCount {
             guard let since = region.looks.mendSince(index, at: now, age: age) else { continue }
-            guard mends > 0, region.looks.awaited(index) != .rest else { continue }
+            // Whoever asked for the rest before asks again when that has had its turn.
+            guard mends > 0, region.looks.awaited(index) != .rest || pager.recalls.isEmpty else { continue }
             let pages = region.pages(ofHugePage: index)
             // The block's first and last may be cut: they are not huge pages.
             guard pages.count == hugePageSize / pageSize else { continue }
             let stamps = history.stamps(touchedSince: since)
             let touched = pages.count { stamps.contains(region.ages[$0]) }
-            guard touched >= HugePageLooks.touchedMin else { continue }
-            guard isThere(region, pages) else {
+            guard touched >= HugePageLooks.touchedMin, !isSwapped(region, pages) else { continue }
+            guard region.ages.isFull(pages) else {
                 recallRest(region, index)
                 continue
             }
