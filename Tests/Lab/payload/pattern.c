@@ -170,13 +170,14 @@ void command_pattern(const char *name, int seconds, int idle, int unit)
     start = now();
     for (double elapsed = 0; elapsed < seconds; elapsed = now() - start) {
         /* What could not be done in time is left out: a burst would be another pattern. */
-        double next = now() + TICK_SECONDS;
+        double next = now() + TICK_SECONDS, rest;
 
         for (owed += rate * TICK_SECONDS; owed >= 1; owed--) {
             touch_unit(unit_of(kind, touches++, elapsed, idle), kind->access);
         }
-        if (next > now()) {
-            usleep((useconds_t)((next - now()) * 1e6));
+        rest = next - now();
+        if (rest > 0) {
+            usleep((useconds_t)(rest * 1e6));
         }
     }
     pattern.ended = now();
