@@ -18,6 +18,12 @@ let libraryLinkage: [LinkerSetting] = [
         ], .when(configuration: .release))
 ]
 
+#if arch(x86_64)
+    let multiBufferCrypto = ["-l:libIPSec_MB.a", "-Xlinker", "--exclude-libs=libIPSec_MB.a"]
+#else
+    let multiBufferCrypto: [String] = []
+#endif
+
 let package = Package(
     name: "frostline",
     products: [
@@ -41,9 +47,10 @@ let package = Package(
         .target(
             name: "CCrypto",
             cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])],
-            // Hidden, since the archive is not compiled to be interposed in a shared object.
+            // Hidden, since the archives are not compiled to be interposed in a shared object.
             linkerSettings: [
-                .unsafeFlags(["-l:libsodium.a", "-Xlinker", "--exclude-libs=libsodium.a"])
+                .unsafeFlags(
+                    multiBufferCrypto + ["-l:libsodium.a", "-Xlinker", "--exclude-libs=libsodium.a"])
             ]),
         // libnbd is loaded by the first device that wants it: only its header is needed here.
         .target(

@@ -1,4 +1,5 @@
 #include "ccrypto.h"
+#include "gcm.h"
 
 #include <errno.h>
 #include <sodium.h>
@@ -9,7 +10,7 @@
 /* As long as a multiple of 16: sodium_malloc places the end at the end of a page, and the
  * expanded AES key must be aligned. */
 struct ccrypto_key {
-    crypto_aead_aes256gcm_state aes; /* the expanded key, for AES */
+    struct gcm_key_data aes; /* the expanded key, for AES */
     uint8_t bytes[CCRYPTO_KEY_BYTES];
     uint32_t cipher;
     uint32_t reserved[3];
@@ -24,7 +25,7 @@ int ccrypto_has_cipher(int cipher)
     }
     switch (cipher) {
     case CCRYPTO_AES256_GCM:
-        return crypto_aead_aes256gcm_is_available();
+        return gcm_is_available();
     case CCRYPTO_CHACHA20_POLY1305:
         return 1;
     default:
@@ -80,7 +81,7 @@ static int allocate(int cipher, struct ccrypto_key **out)
 static void expand(struct ccrypto_key *key)
 {
     if (key->cipher == CCRYPTO_AES256_GCM) {
-        crypto_aead_aes256gcm_beforenm(&key->aes, key->bytes);
+        gcm_expand(key->bytes, &key->aes);
     }
     sodium_mprotect_readonly(key);
 }
@@ -149,8 +150,7 @@ void ccrypto_seal(const struct ccrypto_key *key, const uint8_t nonce[CCRYPTO_NON
                   uint8_t tag[CCRYPTO_TAG_BYTES])
 {
     if (key->cipher == CCRYPTO_AES256_GCM) {
-        crypto_aead_aes256gcm_encrypt_detached_afternm(to, tag, NULL, from, length, data, data_length, NULL,
-                                                       nonce, &key->aes);
+        gcm_seal(&key->aes, nonce, data, data_length, from, length, to, tag);
     } else {
         crypto_aead_chacha20poly1305_ietf_encrypt_detached(to, tag, NULL, from, length, data, data_length, NULL,
                                                            nonce, key->bytes);
@@ -161,13 +161,10 @@ int ccrypto_open(const struct ccrypto_key *key, const uint8_t nonce[CCRYPTO_NONC
                  const void *data, size_t data_length, const void *from, size_t length,
                  const uint8_t tag[CCRYPTO_TAG_BYTES], void *to)
 {
-    int answer;
     if (key->cipher == CCRYPTO_AES256_GCM) {
-        answer = crypto_aead_aes256gcm_decrypt_detached_afternm(to, NULL, from, length, tag, data, data_length,
-                                                                nonce, &key->aes);
-    } else {
-        answer = crypto_aead_chacha20poly1305_ietf_decrypt_detached(to, NULL, from, length, tag, data, data_length,
-                                                                    nonce, key->bytes);
+        return gcm_open(&key->aes, nonce, data, data_length, from, length, tag, to);
     }
+    int answer = crypto_aead_chacha20poly1305_ietf_decrypt_detached(to, NULL, from, length, tag, data, data_length,
+                                                                    nonce, key->bytes);
     return answer == 0 ? 0 : -EBADMSG;
 }

@@ -66,6 +66,59 @@ struct CipherTests {
         #expect(answer == 0 && sealed == plain)
     }
 
+    /// Long ones go through other code than short ones, and that is another one for each
+    /// generation of CPUs. The tags, and so what they authenticate, are OpenSSL's.
+    @Test(
+        "of AES does so at any length that a page may have",
+        arguments: [
+            (0, "50bbf8e8ba6b0066181846cf3709c30d"), (1, "771a1f5991385cc53d94a8feee4eb86f"),
+            (15, "80d869df20787e7369b98bc3700cf1f4"), (16, "b601398b8a6b2c3d96064ebec4ec4470"),
+            (17, "77aa8c99292b3407a36bf6ec313573cb"), (255, "af348ab9a96b8f4446925846c6f59508"),
+            (496, "845b0bd002f993809563162a5179d658"), (768, "ffc86c0923a444f28b0be43615bfc61c"),
+            (1008, "6a1b48620af97a854836d1c9305f9f24"), (2030, "99e0d377b39993d9eaac25cd35359fc3"),
+            (2032, "2d27cac86e3fe3b3ad5f39e40218ced6"), (3567, "4b996b23fb18555b8b4503c7fe78817a"),
+            (4096, "12f364f7cddd34b29ae26c5a6e073b9b"),
+        ])
+    func anyLength(_ length: Int, _ expected: String) throws {
+        let cipher = Int32(CCRYPTO_AES256_GCM.rawValue)
+        guard ccrypto_has_cipher(cipher) == 1 else { return }
+        var key: OpaquePointer?
+        try #require(ccrypto_key_exact(cipher, Array(0..<32), &key) == 0)
+        defer { ccrypto_key_free(key) }
+        let (nonce, data) = ([UInt8](0..<12), [UInt8](100..<112))
+        let plain = (0..<length).map { UInt8(truncatingIfNeeded: $0 * 7 + $0 >> 8) }
+        // One byte more, which nobody touches; and not at the beginning of anything.
+        var sealed = [UInt8](repeating: 0xa5, count: length + 2)
+        var opened = sealed
+        var tag = [UInt8](repeating: 0, count: 16)
+        sealed.withUnsafeMutableBytes {
+            ccrypto_seal(key, nonce, data, data.count, plain, length, $0.baseAddress! + 1, &tag)
+        }
+        #expect(tag == bytes(expected))
+        let answer = sealed.withUnsafeBytes { from in
+            opened.withUnsafeMutableBytes { to in
+                ccrypto_open(
+                    key, nonce, data, data.count, from.baseAddress! + 1, length, tag, to.baseAddress! + 1)
+            }
+        }
+        #expect(answer == 0 && opened == [0xa5] + plain + [0xa5])
+        #expect(sealed.first == 0xa5 && sealed.last == 0xa5)
+    }
+
+    @Test("leaves nothing of what was altered", arguments: vectors)
+    func altered(_ vector: Vector) throws {
+        guard ccrypto_has_cipher(vector.cipher) == 1 else { return }
+        var key: OpaquePointer?
+        try #require(ccrypto_key_exact(vector.cipher, bytes(vector.key), &key) == 0)
+        defer { ccrypto_key_free(key) }
+        let (data, nonce, sealed) = (bytes(vector.data), bytes(vector.nonce), bytes(vector.sealed))
+        var tag = bytes(vector.tag)
+        tag[15] ^= 1
+        var opened = [UInt8](repeating: 0xa5, count: sealed.count)
+        let answer = ccrypto_open(key, nonce, data, data.count, sealed, sealed.count, tag, &opened)
+        #expect(answer == -Errno.badMessage.code && opened.allSatisfy { $0 == 0 })
+    }
+
     private func bytes(_ hex: String) -> [UInt8] {
         let digits = Array(hex.utf8)
         return stride(from: 0, to: digits.count, by: 2).map {

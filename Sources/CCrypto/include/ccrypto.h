@@ -1,5 +1,5 @@
 /*
- * Digests and authenticated encryption, by libsodium. Every function that can fail returns 0
+ * Digests and authenticated encryption, by libsodium, and AES by Intel's Multi-Buffer Crypto. Every function that can fail returns 0
  * or a negated errno. SPDX-License-Identifier: GPL-2.0-or-later
  */
 #ifndef CCRYPTO_H
