@@ -6,17 +6,19 @@ import Kernel
 protocol FloorDevice {
     /// How it is written.
     var sentence: String { get }
-    /// Writes the guest's memory where something was written before.
+    /// Writes as much as the guest has where something was written before.
     func overwrite() throws
     /// The same where nothing was; nil: not measured.
     func writeAnew() throws -> Void?
 }
 
-/// How fast pages leave for a device, beside the device alone, and beside codec and cipher alone.
+/// How fast all of a guest's pages leave for a device, beside the device alone, and beside codec and
+/// cipher alone, of memory with the same contents that nobody pages.
 struct DeviceEviction {
     let bench: Bench
     let name: String
     let guest: Guest
+    let alike: Guest
     let store: PagerOptions.StoreChoice
     let device: any FloorDevice
     var isHurried = false
@@ -40,25 +42,43 @@ struct DeviceEviction {
         guard case .log(let log) = rig.live.pager.store.tiers[0].backing else {
             preconditionFailure("a device's store is a log")
         }
-        log.isHurried = isHurried
-        let anew = try runAnew(rig)
-        for part in 0..<guest.partCount { _ = guest.touch(part: part) }
+        let anew = try runAnew(rig, log)
         try device.overwrite()
-        let codec = try SealingThreads(of: guest, count: log.helpers + 1)
+        let codec = try SealingThreads(of: alike, count: log.helpers + 1)
         var rates = Rates()
-        for part in 0..<bench.fileRounds { try runRound(part, rig, log, codec, &rates) }
+        for _ in 0..<rounds { try runRound(rig, log, codec, &rates) }
         return anew + results(rates, codec)
     }
 
-    private func runAnew(_ rig: PagerRig) throws -> [Result] {
+    /// Each has every page come back, one fault at a time.
+    private var rounds: Int { (bench.fileRounds + 1) / 2 }
+    /// As many as the store has room for where nothing was written.
+    private static let newRounds = 3
+
+    private var pages: Range<Int> { 0..<guest.pageCount }
+    private var bytes: Int { Int(guest.length) }
+
+    private func bringBack(_ rig: PagerRig) {
+        for part in 0..<guest.partCount { _ = guest.touch(part: part) }
+        rig.waitUntilBack(pages)
+    }
+
+    private func evict(_ rig: PagerRig, _ log: LogStore<LinuxDevice>) -> Double {
+        // The pager's own worker, which knows of no limit, takes it back each second.
+        log.isHurried = isHurried
+        return rate { rig.evict(pages) }
+    }
+
+    private func runAnew(_ rig: PagerRig, _ log: LogStore<LinuxDevice>) throws -> [Result] {
         var ours: [Double] = []
         var floor: [Double] = []
-        for part in 0..<guest.partCount {
-            let pages = guest.pages(ofPart: part)
-            ours.append(rate(pages.count * pageSize) { rig.evict(pages) })
+        for _ in 0..<Self.newRounds {
+            for part in 0..<guest.partCount { guest.write(part: part) }
+            ours.append(evict(rig, log))
             var isMeasured = false
-            let anew = try rate(Int(guest.length)) { isMeasured = try device.writeAnew() != nil }
+            let anew = try rate { isMeasured = try device.writeAnew() != nil }
             if isMeasured { floor.append(anew) }
+            bringBack(rig)
         }
         guard !floor.isEmpty else { return [] }
         return [
@@ -70,26 +90,25 @@ struct DeviceEviction {
     }
 
     private func runRound(
-        _ part: Int, _ rig: PagerRig, _ log: LogStore<LinuxDevice>, _ codec: SealingThreads,
-        _ rates: inout Rates
+        _ rig: PagerRig, _ log: LogStore<LinuxDevice>, _ codec: SealingThreads, _ rates: inout Rates
     ) throws {
-        let pages = guest.pages(ofPart: part)
-        let bytes = pages.count * pageSize
-        guest.write(part: part)
-        rig.waitUntilBack(pages)
+        for part in 0..<guest.partCount { guest.write(part: part) }
         let before = log.writtenBytes.value
         let cpuBefore = bench_process_cpu_time()
-        let ours = rate(bytes) { rig.evict(pages) }
+        let ours = evict(rig, log)
         rates.cpu.append(Double(bytes) / Double(bench_process_cpu_time() - cpuBefore))
         rates.ours.append(ours)
         rates.written.append(ours * Double(log.writtenBytes.value - before) / Double(bytes))
-        rates.device.append(try rate(Int(guest.length)) { try device.overwrite() })
-        rates.codec.append(Double(bytes) / codec.seal(guest.order(ofPart: part)))
-        rates.codecCPU.append(Double(pageSize) / codec.first.sealBare(guest.order(ofPart: part)))
-        _ = guest.touch(part: part)
+        rates.device.append(try rate { try device.overwrite() })
+        // Each finds its memory as cold as ours did.
+        bringBack(rig)
+        rates.codec.append(Double(bytes) / codec.seal(alike.order))
+        for part in 0..<guest.partCount { _ = guest.touch(part: part) }
+        rates.codecCPU.append(Double(pageSize) / codec.first.sealBare(alike.order))
     }
 
-    private func rate(_ bytes: Int, _ body: () throws -> Void) rethrows -> Double {
+    /// GB/s of a guest's memory.
+    private func rate(_ body: () throws -> Void) rethrows -> Double {
         let start = monotonicNow()
         try body()
         return Double(bytes) / Double(monotonicNow() - start)
@@ -169,13 +188,13 @@ final class SealingThreads {
 
 /// A file on the same disk as the store.
 final class FloorFile: FloorDevice {
-    private let guest: Guest
+    private let source: Guest
     private var descriptor: Int32?
     private static let path = ".build/bench/floor"
 
-    let sentence = "writing the guest's memory to another file, 1 MiB at a time, O_DIRECT"
+    let sentence = "writing as much memory to another file, 1 MiB at a time, O_DIRECT"
 
-    init(_ guest: Guest) { self.guest = guest }
+    init(_ source: Guest) { self.source = source }
 
     deinit {
         if let descriptor { bare_close(descriptor) }
@@ -186,7 +205,7 @@ final class FloorFile: FloorDevice {
             descriptor = try create()
             return
         }
-        let answer = bare_file_overwrite(descriptor, guest.base, guest.length)
+        let answer = bare_file_overwrite(descriptor, source.base, source.length)
         guard answer == 0 else {
             throw BenchmarkFailure("cannot write \(Self.path): \(Errno(-answer).text)")
         }
@@ -195,7 +214,7 @@ final class FloorFile: FloorDevice {
     func writeAnew() throws -> Void? { bare_close(try create()) }
 
     private func create() throws -> Int32 {
-        let descriptor = bare_file_create(Self.path, guest.base, guest.length)
+        let descriptor = bare_file_create(Self.path, source.base, source.length)
         guard descriptor >= 0 else {
             throw BenchmarkFailure("cannot write \(Self.path): \(Errno(-descriptor).text)")
         }
@@ -205,19 +224,19 @@ final class FloorFile: FloorDevice {
 
 /// An export of a server like the store's.
 final class FloorExport: FloorDevice {
-    private let guest: Guest
+    private let source: Guest
     private let export: BareExport
 
     let sentence =
-        "libnbd alone writing the guest's memory to another server, 1 MiB at a time, over one connection"
+        "libnbd alone writing as much memory to another server, 1 MiB at a time, over one connection"
 
-    init(_ uri: String, _ guest: Guest) throws {
-        self.guest = guest
-        export = try BareExport(uri, guest)
+    init(_ uri: String, _ source: Guest) throws {
+        self.source = source
+        export = try BareExport(uri, source)
     }
 
     func overwrite() throws {
-        guard bare_nbd_fill(export.handle, guest.base, guest.length) == 0 else {
+        guard bare_nbd_fill(export.handle, source.base, source.length) == 0 else {
             throw BenchmarkFailure("libnbd cannot write")
         }
     }

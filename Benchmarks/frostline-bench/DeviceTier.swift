@@ -63,7 +63,10 @@ struct DeviceTier {
 
     /// As under a limit that the guest is beyond.
     func runHurried() throws -> [Result] {
-        var eviction = eviction("evict/file/hurried", try Guest(pageCount: bench.pageCount))
+        let guest = try Guest(pageCount: bench.pageCount)
+        // More than half of it stays free: else pages are compressed, to make room.
+        let store = PagerOptions.StoreChoice.file(path: Self.store, size: 8 * guest.length)
+        var eviction = try eviction("evict/file/hurried", guest, store)
         eviction.isHurried = true
         return try eviction.run()
     }
@@ -84,10 +87,11 @@ struct DeviceTier {
 
     private func eviction(
         _ name: String, _ guest: Guest, _ store: PagerOptions.StoreChoice? = nil
-    ) -> DeviceEviction {
-        DeviceEviction(
-            bench: bench, name: name, guest: guest,
-            store: store ?? .file(path: Self.store, size: 4 * guest.length), device: FloorFile(guest))
+    ) throws -> DeviceEviction {
+        let alike = try guest.copy()
+        return DeviceEviction(
+            bench: bench, name: name, guest: guest, alike: alike,
+            store: store ?? .file(path: Self.store, size: 4 * guest.length), device: FloorFile(alike))
     }
 
     // MARK: CPU

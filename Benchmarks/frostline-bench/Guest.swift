@@ -11,7 +11,7 @@ final class Guest {
     let pageCount: Int
     /// Of its memory's file, while that must stay open.
     var descriptor: Int32?
-    private let order: [UInt32]
+    private let allParts: [UInt32]
 
     static let pagesPerPart = 1024
 
@@ -20,7 +20,7 @@ final class Guest {
         // One page more: a bare server stops on it.
         mapping = try Mapping(length: (pageCount + 1) * pageSize, alignment: hugePageSize)
         self.pageCount = pageCount
-        order = stride(from: 0, to: pageCount, by: Self.pagesPerPart).flatMap { first in
+        allParts = stride(from: 0, to: pageCount, by: Self.pagesPerPart).flatMap { first in
             (UInt32(first)..<UInt32(first + Self.pagesPerPart)).shuffled()
         }
         for page in 0..<pageCount { bench_fill(base + page * pageSize, UInt64(page)) }
@@ -41,8 +41,18 @@ final class Guest {
         return first..<first + Self.pagesPerPart
     }
 
+    /// Other memory of the same contents.
+    func copy() throws -> Guest {
+        let other = try Guest(pageCount: pageCount)
+        other.base.copyMemory(from: base, byteCount: Int(length))
+        return other
+    }
+
+    /// All pages, a part after the other.
+    var order: ArraySlice<UInt32> { allParts[...] }
+
     /// A part's pages in the order of touching.
-    func order(ofPart part: Int) -> ArraySlice<UInt32> { order[pages(ofPart: part)] }
+    func order(ofPart part: Int) -> ArraySlice<UInt32> { allParts[pages(ofPart: part)] }
 
     func drop(part: Int) {
         let pages = pages(ofPart: part)

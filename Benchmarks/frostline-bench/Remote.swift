@@ -38,10 +38,11 @@ struct Remote {
         guard let other = try RemoteServer() else { return [] }
         defer { other.stop() }
         let guest = try Guest(pageCount: bench.pageCount)
+        let alike = try guest.copy()
         return try DeviceEviction(
-            bench: bench, name: "evict/nbd", guest: guest,
+            bench: bench, name: "evict/nbd", guest: guest, alike: alike,
             store: .tiers([TierOptions(.nbd(uri: server.uri))]),
-            device: FloorExport(other.uri, guest)
+            device: FloorExport(other.uri, alike)
         ).run()
     }
 
