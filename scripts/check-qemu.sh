@@ -45,6 +45,7 @@ run() {
         printf 'ok   %-24s %3d\n' "$name" "$ok"
     else
         printf 'FAIL %-24s %3d of %s, exit status %d\n' "$name" "$ok" "${planned:-?}" "$status"
+        grep -v -e '^ok ' -e '^# ' <<<"$output" | uniq | tail -n 5 | cut -c1-300 | sed 's/^/     | /' || true
     fi
 }
 
