@@ -48,7 +48,7 @@ final class PagerRig {
         } catch {
             throw BenchmarkFailure(error.message)
         }
-        evictor = live.makeEvictor()
+        evictor = live.makeEvictor(overlapping: true)
         tracker = Tracker(pager: live.pager)
     }
 
@@ -76,7 +76,7 @@ final class PagerRig {
             let batch = first..<min(first + Self.pagesPerBatch, pages.upperBound)
             evicted += evictor(region, Array(batch)[...])
         }
-        return evicted
+        return evicted + evictor(region, [])
     }
 
     private static let pagesPerBatch = hugePageSize / pageSize

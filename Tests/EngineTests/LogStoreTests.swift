@@ -53,17 +53,33 @@ struct LogStoreTests {
 
         func identity(_ number: Int) -> PageIdentity { PageIdentity(block: 1, page: UInt32(number)) }
 
-        func put(_ numbers: [Int]) -> [PutOutcome] {
-            let puts = numbers.enumerated().map { index, number in
-                write(number, to: pages.base + index * pageSize)
-                return PagePut(
-                    address: UInt64(UInt(bitPattern: pages.base + index * pageSize)),
-                    identity: identity(number))
+        /// Pages with these contents, the first at the `first` place.
+        func prepare(_ numbers: [Int], at first: Int = 0) -> [PagePut] {
+            numbers.enumerated().map { index, number in
+                let page = pages.base + (first + index) * pageSize
+                write(number, to: page)
+                return PagePut(address: UInt64(UInt(bitPattern: page)), identity: identity(number))
             }
-            var outcomes = [PutOutcome](repeating: .refused(.full), count: numbers.count)
+        }
+
+        func begin(_ puts: [PagePut]) -> [PutOutcome] {
+            var outcomes = [PutOutcome](repeating: .refused(.full), count: puts.count)
             puts.withUnsafeBufferPointer { puts in
-                outcomes.withUnsafeMutableBufferPointer { log.put(puts, outcomes: $0) }
+                outcomes.withUnsafeMutableBufferPointer { log.beginPut(puts, $0) }
             }
+            return outcomes
+        }
+
+        func end(_ outcomes: inout [PutOutcome]) {
+            outcomes.withUnsafeMutableBufferPointer { log.endPut($0) }
+        }
+
+        func expect(_ puts: [PagePut]) { puts.withUnsafeBufferPointer { log.expect($0) } }
+
+        func put(_ numbers: [Int]) -> [PutOutcome] {
+            let puts = prepare(numbers)
+            var outcomes = begin(puts)
+            end(&outcomes)
             return outcomes
         }
 
@@ -138,6 +154,56 @@ struct LogStoreTests {
             let outcomes = rig.put(Array(0..<400))
             #expect(outcomes.contains(.refused(.full)))
             for case .stored(let place) in outcomes { rig.log.drop(place) }
+        }
+    }
+
+    @Test("puts what it was told to expect, or what comes instead, and reads no page that did not come")
+    func expected() throws {
+        let rig = try Rig(size: 8 << 20, segmentSize: 256 << 10, helpers: 2)
+        for round in 0..<20 {
+            let expected = rig.prepare(Array(0..<400))
+            let others = rig.prepare(Array(500..<900), at: 400)
+            rig.expect(expected)
+            let comes = round % 3
+            if comes == 2 { rig.log.abandonExpected() }
+            var outcomes = rig.begin(comes == 0 ? expected : others)
+            rig.log.abandonExpected()
+            // Whoever reads a page still would store these.
+            _ = rig.prepare(Array(repeating: 3, count: 800))
+            rig.end(&outcomes)
+            for (index, outcome) in outcomes.enumerated() {
+                guard case .stored(let place) = outcome else {
+                    Issue.record("page \(index) was refused")
+                    continue
+                }
+                #expect(rig.failure(place, comes == 0 ? index : 500 + index) == nil)
+                rig.log.drop(place)
+            }
+        }
+    }
+
+    @Test("remembers what failed of a put that has not ended, whatever else is put or moved meanwhile")
+    func overlappingPuts() throws {
+        let rig = try Rig()
+        rig.device.failingWrites = 8
+        var failed = rig.begin(rig.prepare(Array(0..<40)))
+        rig.device.failingWrites = 0
+        let outcomes = rig.put(Array(100..<140))
+        var relocations: [Relocation] = []
+        rig.log.relocate(&relocations)
+        rig.end(&failed)
+        for outcome in failed {
+            guard case .refused(.failed) = outcome else {
+                Issue.record("stored, though it was not written")
+                continue
+            }
+        }
+        for (number, outcome) in zip(100..., outcomes) {
+            guard case .stored(let place) = outcome else {
+                Issue.record("page \(number) was refused")
+                continue
+            }
+            #expect(rig.failure(place, number) == nil)
         }
     }
 

@@ -79,7 +79,7 @@ extension World {
         if block.space.isShared { return block.space[page].cached }
         if block.region.guard == .writeProtect { return block.space.holds(page) }
         guard let staging = kernel.spaces.first(where: { !$0.isGuest }) else { return false }
-        let pte = staging[block.region.positionInHugePage(page)]
+        let pte = staging[Int(pager.staging.address(of: block.region, page) - staging.start) / pageSize]
         return pte.state != .absent && pte.version == block.space[page].version
     }
 

@@ -19,6 +19,9 @@ final class EvictionBatch {
     var toStore: [Int] = []
     var puts: [PagePut] = []
     var outcomes: [StoreOutcome]
+    /// How many pages were asked for, and whether they were mapped as a huge page.
+    var candidates = 0
+    var isHuge = false
 
     init() {
         claimed.reserveCapacity(Self.pagesMax)
@@ -50,13 +53,24 @@ final class EvictionBatch {
         return claimed[index]..<claimed[index] + (end - index)
     }
 
-    func putAll<Port: KernelPort>(into pager: Pager<Port>) {
+    func expectAll<Port: KernelPort>(in pager: Pager<Port>) {
+        unsafe puts.withUnsafeBufferPointer { unsafe pager.store.expect($0, at: pager.kernel.now()) }
+    }
+
+    /// `outcomes` follow from `endPut`.
+    func beginPut<Port: KernelPort>(into pager: Pager<Port>) {
         pager.lettingControlIn {
             unsafe puts.withUnsafeBufferPointer { pages in
                 unsafe outcomes.withUnsafeMutableBufferPointer { outcomes in
-                    unsafe pager.store.put(pages, outcomes: outcomes, at: pager.kernel.now())
+                    unsafe pager.store.beginPut(pages, outcomes: outcomes, at: pager.kernel.now())
                 }
             }
+        }
+    }
+
+    func endPut<Port: KernelPort>(into pager: Pager<Port>) {
+        pager.lettingControlIn {
+            unsafe outcomes.withUnsafeMutableBufferPointer { unsafe pager.store.endPut(outcomes: $0) }
         }
     }
 }

@@ -115,7 +115,8 @@ extension Evictor {
         }
         guard !batch.toStore.isEmpty else { return true }
         logCompactor.makeRoom(for: batch.toStore.count, in: pager)
-        batch.putAll(into: pager)
+        batch.beginPut(into: pager)
+        batch.endPut(into: pager)
         return settlePut(region, head)
     }
 

@@ -5,7 +5,11 @@ import Kernel
 /// block's guard (`Pager+Guard.swift`). Worker thread only.
 public final class Evictor<Port: KernelPort>: @unchecked Sendable {
     let pager: Pager<Port>
-    let batch: EvictionBatch
+    /// One for each part of staging, and the one that is in hand.
+    private let batches: [EvictionBatch]
+    var batch: EvictionBatch
+    /// Taken and offered to the store, which may still write it.
+    private var underWay: (batch: EvictionBatch, region: Region, turn: Int)?
     let logCompactor = LogCompactor()
     /// Where huge pages are copied to on their way out, made when the first one leaves.
     var wholeBuffer: WholeBuffer?
@@ -19,26 +23,63 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
 
     public init(pager: Pager<Port>) {
         self.pager = pager
-        batch = EvictionBatch()
+        batches = (0..<Staging.turns).map { _ in EvictionBatch() }
+        batch = batches[0]
     }
 
     /// Evicts those `candidates` that can be: distinct pages, ascending, all in one huge
     /// page, and in hugetlbfs all of it. `evenTouched`: they are wanted out even if they were touched since the last
-    /// look, which some guards could tell. Returns how many went to the store.
+    /// look, which some guards could tell. `overlapping`: the store may still write them then, so
+    /// that the next can be taken meanwhile; `finishUnderWay` follows before anything else does.
+    /// Returns how many went to the store, of those before them if these have not yet.
     public func evict(
-        _ region: Region, _ candidates: ArraySlice<Int>, evenTouched: Bool = true
+        _ region: Region, _ candidates: ArraySlice<Int>, evenTouched: Bool = true, overlapping: Bool = false
     ) -> Int {
         guard let first = candidates.first, watch(region, chunk: region.chunk(of: first)) else {
-            return 0
+            return finishUnderWay()
         }
+        let turn = pager.staging.turn(of: region, first)
+        let before = region.guard.overlaps && underWay?.turn != turn ? 0 : finishUnderWay()
         region.inHand.add(1, ordering: .relaxed)
-        defer { region.inHand.subtract(1, ordering: .relaxed) }
+        batch = batches[turn]
         if region.guard.leavesWhole {
             precondition(candidates.count == region.unitPages, "huge pages leave whole")
-            return evictWhole(region, first, evenTouched: evenTouched)
+            defer { region.inHand.subtract(1, ordering: .relaxed) }
+            return before + evictWhole(region, first, evenTouched: evenTouched)
         }
+        take(region, candidates, evenTouched: evenTouched)
+        storeWithoutWriting(region)
+        if !batch.toStore.isEmpty { batch.expectAll(in: pager) }
+        // The log's room, and what failed, are not known before.
+        let evicted = before + finishUnderWay()
+        beginStoring(region)
+        underWay = (batch, region, turn)
+        let mayWrite = overlapping && region.guard.overlaps && pager.store.isWriting
+        return mayWrite ? evicted : evicted + finishUnderWay()
+    }
+
+    /// Ends the eviction of the pages that are under way, if there are any. Returns how many went
+    /// to the store.
+    public func finishUnderWay() -> Int {
+        guard let (finished, region, _) = underWay else { return 0 }
+        let next = batch
+        (batch, underWay) = (finished, nil)
+        defer {
+            batch = next
+            region.inHand.subtract(1, ordering: .relaxed)
+        }
+        endStoring(region)
+        let evicted = leave(region)
+        finish(region)
+        pager.afterBatch(region)
+        return evicted
+    }
+
+    private func take(_ region: Region, _ candidates: ArraySlice<Int>, evenTouched: Bool) {
+        guard let first = candidates.first else { return }
         batch.removeAll()
-        let isHuge = candidates.count == hugePageSize / pageSize && isMappedHuge(region, first)
+        batch.candidates = candidates.count
+        batch.isHuge = candidates.count == hugePageSize / pageSize && isMappedHuge(region, first)
         unlessTransferring(region, first) {
             if pager.beforeTaking(region) {
                 claim(region, candidates, evenTouched: evenTouched)
@@ -47,7 +88,10 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
             }
             pager.afterTaking(region)
         }
-        storeAll(region)
+    }
+
+    private func leave(_ region: Region) -> Int {
+        guard let first = batch.taken.first else { return 0 }
         var evicted = 0
         if region.guard.leavesReadable {
             // A transfer that began meanwhile found the page in its place.
@@ -55,9 +99,7 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         } else {
             evicted = commitAll(region)
         }
-        finish(region)
-        pager.afterBatch(region)
-        noteLeft(region, first, whole: isHuge && evicted == candidates.count, evicted)
+        noteLeft(region, first, whole: batch.isHuge && evicted == batch.candidates, evicted)
         return evicted
     }
 
@@ -220,60 +262,6 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         pager.counters.heldUpTime.increment(by: pager.kernel.now() &- claimedAt)
     }
 
-    /// Puts what is staged into the store; the pages themselves stay as they are, and an
-    /// access to one in the meantime is a rescue.
-    private func storeAll(_ region: Region) {
-        storeWithoutWriting(region)
-        guard !batch.toStore.isEmpty else { return }
-        logCompactor.makeRoom(for: batch.toStore.count, in: pager)
-        batch.putAll(into: pager)
-        noteAnswers(region)
-        for (position, index) in batch.toStore.enumerated() {
-            let page = batch.taken[index]
-            switch batch.outcomes[position] {
-            case .stored(let locator):
-                batch.locators[index] = locator
-            case .refused(let refusal):
-                giveBack(region, page)
-                switch refusal {
-                case .incompressible: keep(region, page)
-                case .full, .failed: pager.counters.writeErrors.increment()
-                case .notNow: break
-                }
-            }
-        }
-    }
-
-    /// Tells the tiers what became of the pages that they were offered.
-    func noteAnswers(_ region: Region) {
-        for (tier, answers) in pager.store.answers {
-            let now = pager.kernel.now()
-            let isNews = tier.index == pager.store.last && !logCompactor.isHeldUp(tier.index, at: now)
-            tier.note(answers, isFullNews: isNews, region, at: now, host: pager.host)
-        }
-    }
-
-    /// Finds pages of the batch that the store still has, stores the same-filled ones, and
-    /// lists the others.
-    private func storeWithoutWriting(_ region: Region) {
-        for (index, page) in batch.taken.enumerated() {
-            let entry = region.table[page]
-            guard entry.state == .staged else { continue }
-            if let copy = unsafe pager.copy(of: region, page, entry, pager.takenContents(region, page)) {
-                batch.locators[index] = copy
-                batch.areCopies[index] = true
-            } else if let word = unsafe sameFilledWord(pager.takenContents(region, page)),
-                let place = pager.store.words.put(word)
-            {
-                batch.locators[index] = Locator(tier: .sameFilled, place: place)
-            } else {
-                batch.toStore.append(index)
-                batch.puts.append(
-                    PagePut(address: pager.takenAddress(region, page), identity: region.identity(of: page)))
-            }
-        }
-    }
-
     /// The store has these pages: it is now their only home. Lets them go in runs.
     /// Returns how many.
     private func commitAll(_ region: Region) -> Int {
@@ -314,26 +302,6 @@ public final class Evictor<Port: KernelPort>: @unchecked Sendable {
         // A copy belongs to the page's entry, wherever that is now.
         if !isCopy { pager.store.drop(locator) }
         return false
-    }
-
-    /// The page is not worth another try before its contents change: it is armed at
-    /// once, since a page put back by COPY looks touched, and marked until it is.
-    private func keep(_ region: Region, _ page: Int) {
-        guard region.table[page].state == .resident else { return }
-        let errno =
-            pager.tracking
-            ? pager.arm(region, start: region.address(of: page), length: UInt64(pageSize)) : nil
-        if errno == nil { region.ages[page] = AgeMap.kept }
-    }
-
-    /// The store did not take the page, or it may not leave: back to the guest. It looks
-    /// touched, so it is not tried again before it has been idle once more.
-    private func giveBack(_ region: Region, _ page: Int, isRefused: Bool = true) {
-        let entry = region.table[page]
-        guard entry.state == .staged else { return }
-        if case .rescued = pager.rescue(region, page, from: entry), isRefused {
-            pager.counters.returnedPages.increment()
-        }
     }
 
     /// Ends the batch: drops what the store has of pages that stay after all, and waits until

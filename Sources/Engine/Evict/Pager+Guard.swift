@@ -98,7 +98,7 @@ extension Pager {
     @inline(__always)
     func takenAddress(_ region: Region, _ page: Int) -> UInt64 {
         switch region.guard {
-        case .move, .freeze: staging.address(of: region.positionInHugePage(page))
+        case .move, .freeze: staging.address(of: region, page)
         case .minor, .freezeShared: region.viewAddress(of: page)
         case .minorHuge: leavesByPages()
         case .writeProtect: region.address(of: page)
@@ -186,8 +186,7 @@ extension Pager {
         let length = UInt64(pages.count * pageSize)
         switch region.guard {
         case .move, .freeze:
-            kernel.release(
-                start: staging.address(of: region.positionInHugePage(pages.lowerBound)), length: length)
+            kernel.release(start: staging.address(of: region, pages.lowerBound), length: length)
         case .minorHuge: leavesByPages()
         case .minor, .freezeShared:
             // What was read is mapped in the view now, and would be counted twice in RSS.

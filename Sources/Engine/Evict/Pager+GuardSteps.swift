@@ -28,7 +28,7 @@ extension Pager {
     /// migration say (`move_pages` kept the EAGAIN; 7.3 does not). Pages that are in staging
     /// and count as resident would be lost.
     func movedPages(_ region: Region, _ pages: Range<Int>) -> Int {
-        let staged = staging.address(of: region.positionInHugePage(pages.lowerBound))
+        let staged = staging.address(of: region, pages.lowerBound)
         var there = staged
         sureRuns(from: staged, to: staged + UInt64(pages.count * pageSize)) { run in
             guard run.start == there else { return false }

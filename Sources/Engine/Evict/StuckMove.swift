@@ -98,7 +98,7 @@ extension Pager {
     func moveToStaging(
         _ region: Region, _ pages: Range<Int>
     ) -> (result: MoveResult, moved: Int, isStuck: Bool) {
-        let target = staging.address(of: region.positionInHugePage(pages.lowerBound))
+        let target = staging.address(of: region, pages.lowerBound)
         let length = UInt64(pages.count * pageSize)
         stuckMove.begin(to: target, length: length, at: kernel.now())
         let result = kernel.move(from: region.address(of: pages.lowerBound), to: target, length: length)

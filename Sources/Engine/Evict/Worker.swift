@@ -311,6 +311,8 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
         let begin = cursor
         for step in hugePages.indices {
             let (slot, index) = hugePages[(begin + step) % hugePages.count]
+            // Which may wait for a block that pages of are under way from.
+            if pager.controlWaiting.value > 0 { evicted += finishUnderWay() }
             while pager.controlWaiting.value > 0 { pager.kernel.pause() }
             let hadQuota = !choice.isQuotaUsed
             let done = pager.holdingPassLock { () -> Int? in
@@ -318,7 +320,8 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
                 guard let region = pager.regions[slot], index < region.hugePageCount else { return 0 }
                 choose(region, index, &choice, lookingAgain)
                 return evictor.evict(
-                    region, candidates[...], evenTouched: choice.plan.takes(tracker.history.current))
+                    region, candidates[...], evenTouched: choice.plan.takes(tracker.history.current),
+                    overlapping: true)
             }
             // The plan speaks of stamps that mean something else now.
             guard let done else { break }
@@ -326,8 +329,10 @@ public final class Worker<Port: KernelPort>: @unchecked Sendable {
             if hadQuota, choice.isQuotaUsed { cursor = (begin + step + 1) % hugePages.count }
             guard mayGoOn else { break }
         }
-        return evicted
+        return evicted + finishUnderWay()
     }
+
+    private func finishUnderWay() -> Int { pager.holdingPassLock { evictor.finishUnderWay() } }
 
     private var mayGoOn: Bool { pager.settings.mode == .active && storeAccepts }
 

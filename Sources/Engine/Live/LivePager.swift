@@ -190,9 +190,12 @@ public final class LivePager: Sendable {
 
     /// What evicts given pages, as the worker does, and answers how many left: for who measures that
     /// alone. Pages and thread as with `Evictor.evict`, while the worker evicts nothing.
-    public func makeEvictor() -> (_ region: Region, _ pages: ArraySlice<Int>) -> Int {
+    /// `overlapping`: as with the worker, a batch ends with the next call, or one without pages.
+    public func makeEvictor(
+        overlapping: Bool = false
+    ) -> (_ region: Region, _ pages: ArraySlice<Int>) -> Int {
         let evictor = Evictor(pager: pager)
-        return { region, pages in evictor.evict(region, pages) }
+        return { region, pages in evictor.evict(region, pages, overlapping: overlapping) }
     }
 
     /// Ends the threads. No block may be attached. Control thread.

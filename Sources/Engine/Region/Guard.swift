@@ -43,6 +43,16 @@ public enum Guard: Sendable {
     @inline(__always)
     var leavesWhole: Bool { self == .minorHuge }
 
+    /// The pages of one huge page can be written while those of the next are taken.
+    @inline(__always)
+    var overlaps: Bool {
+        switch self {
+        case .move, .freeze, .minor, .writeProtect: true
+        // Memory is frozen until all have been let go; and there is one buffer for them.
+        case .freezeShared, .minorHuge: false
+        }
+    }
+
     /// The guest, and whoever looks pages up for a device, can read taken pages until the
     /// store has them.
     @inline(__always)

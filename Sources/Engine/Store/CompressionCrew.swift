@@ -54,8 +54,17 @@ import Synchronization
         unsafe job.begin(pages)
     }
 
+    /// Whether these are the pages of the job, and `contents` has not been asked for them all.
+    func hasBegun(_ pages: UnsafeBufferPointer<PagePut>) -> Bool { unsafe job.hasBegun(pages) }
+
+    /// Ends the job, if there is one: nobody reads its pages any more.
+    func abandon() {
+        for index in 0..<job.abandon() { while job.contents(index) == nil { yieldThread() } }
+    }
+
     /// What to store of a page of the job, valid until the next one begins.
     func contents(_ index: Int) -> ObjectCoder.Contents {
+        defer { if index == job.count - 1 { job.count = 0 } }
         var waits = 0
         while true {
             if let contents = job.contents(index) { return contents }
@@ -86,11 +95,14 @@ import Synchronization
     /// For each page, the sectors of its object; 0 while they are not known. Released when
     /// `compressed` holds the page's, acquired by the worker.
     private let sectors: UnsafeMutablePointer<Atomic<UInt32>>
-    private let sectorWords: Mapping
+    private let words: Mapping
     /// Which pages are not claimed yet. Released when `pages` is set, acquired with each claim;
-    /// `pages` is set anew when all that were claimed have their sectors.
+    /// they are set anew when all that were claimed have their sectors.
     private let claims = Atomic<UInt64>(0)
-    private var pages = unsafe UnsafeBufferPointer<PagePut>(start: nil, count: 0)
+    /// Where they are.
+    private let pages: UnsafeMutablePointer<UInt64>
+    /// Pages of the job; 0 when the worker has them all. Worker only.
+    var count = 0
     private let isEnding = Atomic<Bool>(false)
     private let bells: [Bell]
 
@@ -115,8 +127,9 @@ import Synchronization
         stateSize = ObjectCoder.codecStateSize
         states = try Mapping(length: (helpers + 1) * stateSize)
         compressed = try Mapping(length: Self.pagesMax * pageSize)
-        sectorWords = try Mapping(length: roundUp(Self.pagesMax * 4, to: pageSize))
-        unsafe sectors = sectorWords.base.assumingMemoryBound(to: Atomic<UInt32>.self)
+        words = try Mapping(length: roundUp(Self.pagesMax * (8 + 4), to: pageSize))
+        unsafe pages = words.base.assumingMemoryBound(to: UInt64.self)
+        unsafe sectors = (words.base + Self.pagesMax * 8).assumingMemoryBound(to: Atomic<UInt32>.self)
         var bells: [Bell] = []
         for _ in 0..<helpers { bells.append(try Bell()) }
         self.bells = bells
@@ -127,10 +140,25 @@ import Synchronization
     func begin(_ pages: UnsafeBufferPointer<PagePut>) {
         precondition(pages.count <= Self.pagesMax)
         precondition(Claims(claims.load(ordering: .relaxed)).isUsedUp, "a job is under way")
-        for index in pages.indices { unsafe sectors[index].store(0, ordering: .relaxed) }
-        unsafe self.pages = unsafe pages
+        count = pages.count
+        for index in pages.indices {
+            unsafe sectors[index].store(0, ordering: .relaxed)
+            unsafe self.pages[index] = unsafe pages[index].address
+        }
         claims.store(Claims(count: pages.count).bits, ordering: .releasing)
         for bell in bells { bell.wakeUp.signal() }
+    }
+
+    func hasBegun(_ pages: UnsafeBufferPointer<PagePut>) -> Bool {
+        pages.count == count && pages.indices.allSatisfy { unsafe self.pages[$0] == pages[$0].address }
+    }
+
+    /// Claims the rest, which nobody is to compress. How many the others have claimed, or had.
+    func abandon() -> Int {
+        guard count > 0 else { return 0 }
+        count = 0
+        let left = Claims(claims.exchange(0, ordering: .acquiring))
+        return min(left.next, left.count)
     }
 
     /// Nil: not yet.
@@ -182,7 +210,7 @@ import Synchronization
     }
 
     private func page(_ index: Int) -> UnsafeRawPointer {
-        unsafe UnsafeRawPointer(bitPattern: UInt(pages[index].address))!
+        unsafe UnsafeRawPointer(bitPattern: UInt(pages[index]))!
     }
 
     private func memory(_ index: Int) -> UnsafeMutableRawPointer {

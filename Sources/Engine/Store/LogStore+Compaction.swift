@@ -58,7 +58,7 @@ extension LogStore {
     public func relocate(_ relocations: inout [Relocation]) {
         writing.withLock { _ in
             let before = writer.bytesWritten
-            writer.forgetFailures()
+            if putsUnderWay == 0 { writer.forgetFailures() }
             readBack(&relocations)
             for index in relocations.indices {
                 guard case .stored = relocations[index].outcome else { continue }

@@ -31,6 +31,10 @@ public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable
     /// Held by whoever opens, fills, closes, chooses or discards segments: the worker, and in
     /// tests whoever evicts beside it.
     let writing = Lock(())
+    /// Begun and not ended: what failed of their writes is not forgotten.
+    var putsUnderWay = 0
+    /// What the last one to begin took until then, and waited for the device of that; nanoseconds.
+    private var putTime: (elapsed: UInt64, waited: UInt64) = (0, 0)
 
     /// Bytes written to the device for pages that were put, and those to empty segments.
     public let writtenBytes = Atomic<UInt64>(0)
@@ -84,23 +88,54 @@ public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable
 
     // MARK: Putting
 
+    /// These pages are about to be put: compression begins. They stay readable until they have been
+    /// put, or `abandonExpected`. Worker thread only.
+    public func expect(_ pages: UnsafeBufferPointer<PagePut>) {
+        guard let crew, (CompressionCrew.pagesMin...CompressionCrew.pagesMax).contains(pages.count) else {
+            return
+        }
+        unsafe crew.begin(pages)
+    }
+
+    /// Nobody reads pages any more that were expected and did not come. Worker thread only.
+    public func abandonExpected() { crew?.abandon() }
+
     public func put(
         _ pages: UnsafeBufferPointer<PagePut>, outcomes: UnsafeMutableBufferPointer<PutOutcome>
+    ) {
+        unsafe beginPut(pages, outcomes)
+        unsafe endPut(outcomes)
+    }
+
+    /// As `put`, but the writes are under way still: what is `stored` is so when `endPut` has said it
+    /// too. The pages are not read any more. Worker thread only.
+    public func beginPut(
+        _ pages: UnsafeBufferPointer<PagePut>, _ outcomes: UnsafeMutableBufferPointer<PutOutcome>
     ) {
         writing.withLock { _ in
             let before = writer.bytesWritten
             let (start, waited) = (clock(), writer.waited)
-            writer.forgetFailures()
+            if putsUnderWay == 0 { writer.forgetFailures() }
+            putsUnderWay += 1
             unsafe append(pages, outcomes)
+            writer.submitAll()
+            writtenBytes.add(writer.bytesWritten - before, ordering: .relaxed)
+            putTime = (clock() &- start, writer.waited &- waited)
+        }
+    }
+
+    public func endPut(_ outcomes: UnsafeMutableBufferPointer<PutOutcome>) {
+        writing.withLock { _ in
+            let (start, waited) = (clock(), writer.waited)
             writer.flush()
-            for index in pages.indices { unsafe settle(&outcomes[index]) }
+            for index in outcomes.indices { unsafe settle(&outcomes[index]) }
+            putsUnderWay -= 1
             // Compression is what makes room, too.
             let hurries = isHurried && segments.freeCount > segments.count / 2
             effort.judge(
-                pages: pages.count, elapsed: clock() &- start, waited: writer.waited &- waited,
-                isHurried: hurries)
+                pages: outcomes.count, elapsed: putTime.elapsed &+ (clock() &- start),
+                waited: putTime.waited &+ (writer.waited &- waited), isHurried: hurries)
             coder.sharePerMille.store(effort.sharePerMille, ordering: .relaxed)
-            writtenBytes.add(writer.bytesWritten - before, ordering: .relaxed)
         }
     }
 
@@ -113,7 +148,11 @@ public final class LogStore<Device: StoreDevice>: PageStore, @unchecked Sendable
         }
         for first in stride(from: 0, to: pages.count, by: CompressionCrew.pagesMax) {
             let end = min(first + CompressionCrew.pagesMax, pages.count)
-            unsafe crew.begin(UnsafeBufferPointer(rebasing: pages[first..<end]))
+            let part = unsafe UnsafeBufferPointer(rebasing: pages[first..<end])
+            if unsafe !crew.hasBegun(part) {
+                crew.abandon()
+                unsafe crew.begin(part)
+            }
             for index in first..<end {
                 // Asked for each, whether there is room or not: then none is under way any more.
                 let contents = crew.contents(index - first)

@@ -23,7 +23,7 @@ import Kernel
     /// Sectors of the open segment that are laid out, and those that were given to the device.
     private var filled = 0
     private var submitted = 0
-    /// Sectors laid out since the last `flush`.
+    /// Sectors laid out since the last `submitAll`.
     private var unflushed = 0
 
     /// Where what the device has set aside in one go ends, in bytes, and how much that is.
@@ -206,12 +206,17 @@ import Kernel
         failures.append((slice.sector..<slice.sector + UInt64(slice.sectors), errno))
     }
 
-    /// Writes what is laid out, and waits for all writes. `failure` tells of them until the
-    /// next object is reserved after `forgetFailures`.
-    func flush() {
+    /// Has all that is laid out written.
+    func submitAll() {
         let isMuch = unflushed * Self.sectorSize >= Self.wholePagesFrom
         unflushed = 0
         if segment != nil { submitRest(to: isMuch ? Self.sectorsPerPage : sectorsPerBlock) }
+    }
+
+    /// Writes what is laid out, and waits for all writes. `failure` tells of them until the
+    /// next object is reserved after `forgetFailures`.
+    func flush() {
+        submitAll()
         while inFlight[0] + inFlight[1] > 0 { settle() }
     }
 

@@ -32,7 +32,7 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
     }
 
     public let words: WordTable
-    private let table = TierTable<Port>()
+    let table = TierTable<Port>()
     /// Where the fault server reads pages to. Control thread.
     private var fetchMemory: (start: UInt64, length: Int) = (0, 0)
     /// Threads within `reading`.
@@ -41,10 +41,16 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
     /// The order in which pages are offered, without what is being drained. The control thread
     /// changes it at any time.
     var order: [TierIndex] { ordering.withLock { $0 } }
-    private let offers = TierOffers()
+    let offers = TierOffers()
+    /// Of the put that has not ended: the tier that still writes; and whether one was not asked. Worker
+    /// thread only.
+    var underWay: (tier: Tier<Port>, log: LogStore<Port.Device>)?
+    var isLeftOut = false
+    /// Who was told of pages to come. Worker thread only.
+    var expecting: LogStore<Port.Device>?
     /// What the tiers made of the pages that were put last, those that were asked. Worker
     /// thread only.
-    private(set) var answers: [(tier: Tier<Port>, answers: TierOffers.Answers)] = []
+    var answers: [(tier: Tier<Port>, answers: TierOffers.Answers)] = []
 
     /// `tiers`: 1 to `TierIndex.tiersMax`, in the order in which pages are offered to them.
     /// `pagesMax`: pages that can ever be out at once.
@@ -116,7 +122,7 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
         return unsafe table.remove(index)
     }
 
-    // MARK: Putting
+    // MARK: For who puts
 
     /// Whether it is worth offering pages to the tiers, or to those below `upper`. Worker thread only.
     func accepts(below upper: TierIndex? = nil, at now: UInt64) -> Bool {
@@ -135,35 +141,7 @@ public final class Store<Port: KernelPort>: @unchecked Sendable {
     /// No tier had room the last time. Worker thread only.
     var isKnownFull: Bool { order.allSatisfy { table[$0]?.isKnownFull ?? true } }
 
-    /// Takes pages and sets an outcome for each; `answers` says what each tier made of them.
-    /// `below`: offers them only to tiers that come after that one. May wait for a device. Worker
-    /// thread only.
-    public func put(
-        _ pages: UnsafeBufferPointer<PagePut>, outcomes: UnsafeMutableBufferPointer<StoreOutcome>,
-        below upper: TierIndex? = nil, at now: UInt64
-    ) {
-        answers.removeAll(keepingCapacity: true)
-        unsafe offers.begin(pages, outcomes)
-        var isLeftOut = false
-        for index in tiers(below: upper) where !offers.isEmpty {
-            guard let tier = table[index], tier.accepts(at: now) else {
-                isLeftOut = true
-                continue
-            }
-            if tier.writeDelay(at: now) > 0 {
-                unsafe offers.leftWaiting(outcomes)
-                return
-            }
-            let made = unsafe offers.make(to: index, outcomes) { pages, outcomes in
-                unsafe tier.backing.put(pages, outcomes: outcomes)
-            }
-            tier.objects.add(made.taken, ordering: .relaxed)
-            answers.append((tier, made))
-        }
-        if isLeftOut { unsafe offers.leftOut(outcomes) }
-    }
-
-    private func tiers(below upper: TierIndex?) -> ArraySlice<TierIndex> {
+    func tiers(below upper: TierIndex?) -> ArraySlice<TierIndex> {
         let order = order
         guard let upper, let position = order.firstIndex(of: upper) else { return order[...] }
         return order[(position + 1)...]

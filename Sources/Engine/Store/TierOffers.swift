@@ -32,16 +32,17 @@ final class TierOffers {
         for index in batch.indices { unsafe outcomes[index] = .refused(.notNow) }
     }
 
-    /// Lets `put` offer what is left to a tier, and notes what became of it.
-    func make(
-        to tier: TierIndex, _ outcomes: UnsafeMutableBufferPointer<StoreOutcome>,
-        put: (UnsafeBufferPointer<PagePut>, UnsafeMutableBufferPointer<PutOutcome>) -> Void
-    ) -> Answers {
+    /// Lets `put` offer what is left to a tier; `note` follows.
+    func make(put: (UnsafeBufferPointer<PagePut>, UnsafeMutableBufferPointer<PutOutcome>) -> Void) {
         unsafe pages.withUnsafeBufferPointer { pages in
             unsafe answers.withUnsafeMutableBufferPointer { answers in
                 unsafe put(pages, UnsafeMutableBufferPointer(rebasing: answers[..<pages.count]))
             }
         }
+    }
+
+    /// Notes what became of what was offered.
+    func note(_ tier: TierIndex, _ outcomes: UnsafeMutableBufferPointer<StoreOutcome>) -> Answers {
         var result = Answers()
         var left = 0
         for index in pages.indices {
