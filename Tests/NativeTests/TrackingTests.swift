@@ -151,6 +151,19 @@ struct TrackingTests {
         #expect(passes <= 16)
     }
 
+    @Test("tells how many pages a second are used again that had been idle for a second")
+    func returningPages() throws {
+        let rig = try Rig(pageCount: 1024)
+        rig.tracker.pass(.never)
+        Thread.sleep(forTimeInterval: 1.2)
+        for page in 300..<420 { rig.write(page) }
+        let workingSet = rig.region.workingSet
+        for _ in 0..<20 where workingSet.returnsPerSecond(power: 0) == 0 { rig.tracker.pass(.never) }
+        // An average over a minute: however long it is between two passes, 120 pages are 2 a second.
+        #expect(abs(workingSet.returnsPerSecond(power: 0) - 2) < 0.05)
+        #expect(workingSet.returnsPerSecond(power: 2) == 0)
+    }
+
     @Test("does not take a scan of its own, or a read, for a write")
     func readsAreNotWrites() throws {
         let rig = try Rig(pageCount: 4096)

@@ -57,6 +57,16 @@ expect_eq "reads that were lost without" "$(grep -c 'told: false; .* arrived: fa
 # The kernel lets go of what was pinned from a work queue of its own.
 wait_until 30 "all huge pages are in the pool" all_free
 
+note "what these pages do not have is refused"
+asked=$PAGER
+for wish in tracker=rwp,guard=move tracker=rwp,guard=freeze tracker=wp,guard=write-protect \
+    tracker=wp tracker=zap; do
+    PAGER=$wish,store=compressed
+    expect_refusal 'made of huge pages \(hugetlbfs\), which (leave by guard minor only|only tracker rwp tracks)'
+done
+PAGER=$asked
+wait_until 10 "all huge pages are in the pool again" all_free
+
 note "a guest under stress"
 guest_start
 pager_set limit $((144 << 20))

@@ -1,4 +1,4 @@
-# As stress, with guard freeze: accesses to armed pages wait while pages are copied out and dropped.
+# As stress, with guard freeze: accesses to armed pages wait while pages are moved out.
 # shellcheck shell=dash
 #lab: LAB_TIMEOUT=480
 : "${GUEST_MEMORY=256M}" "${GUEST_CPUS=2}" "${GUEST_CPU=qemu64,+kvm-asyncpf-int}"
