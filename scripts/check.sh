@@ -59,11 +59,19 @@ collect() {
         cp "$logs/$name.log" "$logs/$name.first.log"
         printf 'again   %-32s %4d s  runs by itself later; see %s\n' "$name" $((SECONDS - starts[0])) "$logs/$name.first.log"
         tail -n 20 "$logs/$name.log" | sed 's/^/        | /'
-        cp ".build/lab/${name#lab-}/hang.log" "$logs/$name.hang.log" 2>/dev/null
+        keep_where "$name"
     else
         report "$name" "$status" $((SECONDS - starts[0]))
     fi
     running=("${running[@]:1}") names=("${names[@]:1}") starts=("${starts[@]:1}")
+}
+
+# What the run that is gone tells of where it stood.
+keep_where() {
+    local log
+    for log in hang where guest; do
+        cp ".build/lab/${1#lab-}/$log.log" "$logs/$1.$log.log" 2>/dev/null
+    done
 }
 
 # Whether a scenario fell short of a time or an amount (75), or did not end, the emulated host
@@ -90,7 +98,7 @@ step qemu scripts/build-qemu.sh --tests
 [ "$failed" = 0 ] || finish
 step refusals Tests/QEMU/refusals
 step qemu-own-tests scripts/check-qemu.sh
-step lab-boot Tests/Lab/run boot # and build what the others share
+lab boot # which builds what the others share
 step lab-selftest Tests/Lab/selftest
 [ "$failed" = 0 ] || finish
 mapfile -t scenarios < <(Tests/Lab/run --list | awk '$1 != "boot" {print $1}')

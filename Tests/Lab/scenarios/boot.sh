@@ -2,7 +2,6 @@
 # reads every byte back and powers off, all without a pager. A sceptic should care because
 # a later failure with the pager is only the pager's if this one passes.
 # shellcheck shell=dash
-#lab: LAB_TIMEOUT=120
 # shellcheck source=Tests/Lab/lib.sh
 . /lab/lib.sh
 

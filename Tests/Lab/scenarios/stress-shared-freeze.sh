@@ -3,9 +3,9 @@
 # shellcheck shell=dash
 #lab: LAB_TIMEOUT=480
 : "${GUEST_MEMORY=256M}" "${GUEST_CPUS=2}" "${GUEST_CPU=qemu64,+kvm-asyncpf-int}"
-: "${GUEST_BACKEND=memfd}" "${SECONDS_OF_STRESS=60}"
+: "${GUEST_BACKEND=memfd}"
 : "${PAGER=tracker=rwp,guard=freeze,store=compressed,limit=144M,idle-age=0,mode=off}"
 # shellcheck source=Tests/Lab/lib.sh
 . /lab/lib.sh
 
-stress_and_verify rwp freeze "$SECONDS_OF_STRESS" 20000
+stress_and_verify rwp freeze 20000

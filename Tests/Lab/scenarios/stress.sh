@@ -4,9 +4,9 @@
 # shellcheck shell=dash
 #lab: LAB_TIMEOUT=480
 : "${GUEST_MEMORY=256M}" "${GUEST_CPUS=2}" "${GUEST_CPU=qemu64,+kvm-asyncpf-int}"
-: "${SECONDS_OF_STRESS=60}"
+:
 : "${PAGER=tracker=rwp,store=compressed,limit=144M,idle-age=0}"
 # shellcheck source=Tests/Lab/lib.sh
 . /lab/lib.sh
 
-stress_and_verify rwp move "$SECONDS_OF_STRESS" 20000
+stress_and_verify rwp move 20000
