@@ -5,11 +5,18 @@ import Testing
 @Suite("Pages that come early")
 struct PrefetchedPagesTests {
     @Test("look cold until they are used")
-    func lookCold() throws {
+    func tracked() throws { try lookCold(.writeProtection) }
+
+    @Test(
+        "look cold until they are used: read-write protection",
+        .enabled(if: hasReadWriteProtection, "this kernel has no userfaultfd read-write protection"))
+    func readWriteProtected() throws { try lookCold(.readWriteProtection) }
+
+    private func lookCold(_ tracker: PagerOptions.TrackerChoice) throws {
         let pages = 1024
         let live = try LivePager(
             PagerOptions(
-                tracker: .writeProtection, store: .compressed, readErrorAction: .stop, limit: 0, idleAge: 0),
+                tracker: tracker, store: .compressed, readErrorAction: .stop, limit: 0, idleAge: 0),
             host: HostLog().host)
         let counters = live.pager.counters
         func set(_ mode: Mode) {

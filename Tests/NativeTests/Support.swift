@@ -7,6 +7,7 @@ import Synchronization
 final class HostLog: Sendable {
     private let lines = Mutex<[String]>([])
     private let warned = Mutex<[String]>([])
+    private let said = Mutex<[String]>([])
     private let unawaitedReads = Mutex<[String]>([])
 
     var host: Engine.Host {
@@ -22,7 +23,7 @@ final class HostLog: Sendable {
                 switch level {
                 case .error: add(message)
                 case .warning: warned.withLock { $0.append(message) }
-                case .info: break
+                case .info: said.withLock { $0.append(message) }
                 }
             })
     }
@@ -33,6 +34,8 @@ final class HostLog: Sendable {
     var errors: [String] { lines.withLock { $0 } }
     /// What was logged as a warning.
     var warnings: [String] { warned.withLock { $0 } }
+    /// What was logged as neither.
+    var notes: [String] { said.withLock { $0 } }
 
     private func add(_ line: String) { lines.withLock { $0.append(line) } }
 

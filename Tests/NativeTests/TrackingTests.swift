@@ -224,6 +224,7 @@ struct TrackingTests {
         }
         #expect(!rig.isHuge(seldom))
         #expect(rig.isHuge(busy))
+        #expect(rig.pager.counters.hugePageSplits.value == 1)
         // What was split is armed throughout: one touch is one page from here on.
         rig.tracker.pass(.never)
         rig.write(seldom.lowerBound + 300)
