@@ -151,6 +151,38 @@ struct HugePageReturnTests {
         rig.finish()
     }
 
+    @Test("come back whole although a page of one was in somebody's hands for long after it was back")
+    func held() throws {
+        let rig = try Rig(.move)
+        #expect(rig.evictAll() == Self.pages)
+        let page = rig.region.pages(ofHugePage: 3).lowerBound + 9
+        #expect(rig.memory.verify(page))
+        waitUntil { rig.region.table[page].state == .resident }
+        let pin = try FixedBuffer(rig.region.address(of: page), pages: 1)
+        rig.set(.drain)
+        waitUntil { rig.counters.hugePageReturns.value == UInt64(Self.hugePages - 1) }
+        Kernel.sleep(nanoseconds: 2_000_000_000)
+        #expect(rig.hugePagesThere == Self.hugePages - 1)
+        pin.release()
+        waitUntil { rig.counters.hugePageReturns.value == UInt64(Self.hugePages) }
+        #expect(rig.hugePagesThere == Self.hugePages)
+        rig.finish()
+    }
+
+    @Test("come back whole although a look came too early to see a page that was arriving")
+    func overlooked() throws {
+        let rig = try Rig(.move)
+        #expect(rig.evictAll() == Self.pages)
+        let page = rig.region.pages(ofHugePage: 1).lowerBound + 5
+        #expect(rig.memory.verify(page))
+        waitUntil { rig.region.table[page].state == .resident }
+        rig.region.ages.forget(page..<page + 1)
+        rig.set(.drain)
+        waitUntil { rig.counters.hugePageReturns.value == UInt64(Self.hugePages) }
+        #expect(rig.hugePagesThere == Self.hugePages)
+        rig.finish()
+    }
+
     @Test("in part are not made whole for being back")
     func inPart() throws {
         let rig = try Rig(.move)

@@ -40,6 +40,8 @@ public final class HugePageLooks: @unchecked Sendable {
         var awaited = Awaited.nothing
         /// That often the kernel did not make it whole once that was there.
         var tries: UInt8 = 0
+        /// Then it may be asked again, on the kernel's clock.
+        var retryAt: UInt64 = 0
     }
 
     /// What is to come back before it is made whole, in use or not.
@@ -54,6 +56,9 @@ public final class HugePageLooks: @unchecked Sendable {
     private var entries: [Entry]
     private static let patienceMax: UInt8 = 64
     private static let triesMax: UInt8 = 8
+    /// After the first try that failed; twice as long after each that follows, up to an hour.
+    private static let retryPause: UInt64 = 100_000_000
+    private static let pauseDoublingsMax: UInt8 = 15
     /// Touched pages, of all 512, from which on a huge page is worth more whole.
     static let touchedMin = hugePageSize / pageSize * 7 / 8
     /// Pages found touched by one pass from which on it is worth counting those of a longer time.
@@ -67,7 +72,7 @@ public final class HugePageLooks: @unchecked Sendable {
     /// The huge page was found touched, mapped as one. True when it has been warm for
     /// `age`, times its patience.
     public func isDue(_ index: Int, at now: UInt64, age: UInt64) -> Bool {
-        entries[index].awaited = .nothing
+        if entries[index].awaited == .rest { entries[index].awaited = .nothing }
         switch entries[index].look {
         case .warm(let since), .asked(_, let since):
             entries[index].look = .warm(since: since)
@@ -130,7 +135,9 @@ public final class HugePageLooks: @unchecked Sendable {
 
     /// All its pages have left at once, and were mapped as one; or some of its pages have left.
     func left(_ index: Int, whole: Bool) {
-        if whole { (entries[index].awaited, entries[index].tries) = (.all, 0) }
+        if whole {
+            (entries[index].awaited, entries[index].tries, entries[index].retryAt) = (.all, 0, 0)
+        }
         // What left whole stays so when some of it comes and leaves again.
         if !whole, entries[index].awaited == .rest { entries[index].awaited = .nothing }
     }
@@ -143,10 +150,19 @@ public final class HugePageLooks: @unchecked Sendable {
 
     func awaited(_ index: Int) -> Awaited { entries[index].awaited }
 
+    /// The kernel has not just refused to make it whole.
+    func mayTry(_ index: Int, at now: UInt64) -> Bool { now >= entries[index].retryAt }
+
     /// It was to be made whole, and the kernel did not do it. What came back a moment ago may be in
-    /// somebody's hands: it is tried some more times, and then asked about ever more rarely.
-    func staysSmall(_ index: Int) {
-        entries[index].tries += 1
+    /// somebody's hands, and there may be no memory in one piece: what left whole is tried again, ever
+    /// more rarely. Others are tried some more times, and then when they are in use throughout again.
+    func staysSmall(_ index: Int, at now: UInt64) {
+        entries[index].tries = min(entries[index].tries + 1, .max - 1)
+        if entries[index].awaited == .all {
+            let doublings = min(entries[index].tries - 1, Self.pauseDoublingsMax)
+            entries[index].retryAt = now + Self.retryPause << UInt64(doublings)
+            return
+        }
         guard entries[index].awaited == .nothing || entries[index].tries >= Self.triesMax else { return }
         entries[index].awaited = .nothing
         entries[index].tries = 0

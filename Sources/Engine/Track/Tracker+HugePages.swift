@@ -102,9 +102,12 @@ extension Tracker {
     }
 
     private func mendComplete(_ region: Region, _ mends: inout Int) {
+        let now = pager.kernel.now()
         for index in 0..<region.hugePageCount {
             let awaited = region.looks.awaited(index)
-            guard awaited != .nothing, isThere(region, region.pages(ofHugePage: index)) else { continue }
+            guard awaited != .nothing, region.looks.mayTry(index, at: now),
+                isThere(region, region.pages(ofHugePage: index))
+            else { continue }
             guard mends > 0 else { return }
             mends -= 1
             guard collapse(region, index) else { continue }
@@ -145,8 +148,19 @@ extension Tracker {
         }
     }
 
+    /// By the kernel's word: a page that arrives while it is looked at has no age before the next look,
+    /// which never comes in mode `drain`.
     private func isThere(_ region: Region, _ pages: Range<Int>) -> Bool {
-        region.ages.isFull(pages) && !isSwapped(region, pages)
+        guard pages.allSatisfy({ region.table[$0].state == .resident }) else { return false }
+        var present = 0
+        let errno = pager.forEachRun(
+            from: region.address(of: pages.lowerBound), to: region.address(of: pages.upperBound),
+            tracked: pager.tracking
+        ) { run in
+            if !run.isSwapped { present += Int(run.end - run.start) / pageSize }
+            return !run.isSwapped
+        }
+        return errno == nil && present == pages.count
     }
 
     /// The kernel would bring back what it has swapped out, to make a huge page of it.
@@ -166,7 +180,7 @@ extension Tracker {
     private func collapse(_ region: Region, _ index: Int) -> Bool {
         let start = region.address(of: region.pages(ofHugePage: index).lowerBound)
         if pager.kernel.collapse(start: start) == nil { return true }
-        region.looks.staysSmall(index)
+        region.looks.staysSmall(index, at: pager.kernel.now())
         return false
     }
 
