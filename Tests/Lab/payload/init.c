@@ -135,6 +135,11 @@ static void obey(char **w, int n)
         command_verify((uint64_t)number(w, n, 1, INT_MAX));
     } else if (!strcmp(w[0], "stress")) {
         command_stress(number(w, n, 1, 10), number(w, n, 2, get_nprocs()));
+    } else if (!strcmp(w[0], "walk")) {
+        command_walk(number(w, n, 1, 1), number(w, n, 2, 0), number(w, n, 3, 25));
+    } else if (!strcmp(w[0], "stalls")) {
+        command_stalls(number(w, n, 1, 2), number(w, n, 2, 0), number(w, n, 3, 16),
+                       number(w, n, 4, 200));
     } else if (!strcmp(w[0], "pattern")) {
         command_pattern(word(w, n, 1, "uniform"), number(w, n, 2, 15), number(w, n, 3, 6),
                         number(w, n, 4, 1));

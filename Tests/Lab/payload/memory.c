@@ -144,6 +144,11 @@ void page_write_next_version(uint64_t page)
     words_of(page)[WORDS - 1] = 0;
 }
 
+void page_touch(uint64_t page)
+{
+    words_of(page)[WORDS - 1] = ++memory.shadow[page].touches;
+}
+
 /* Says where the page went wrong, and whether it looks lost (zeros) or old. */
 static void describe(uint64_t page, const uint64_t *expected)
 {
@@ -286,8 +291,7 @@ static void *run_hot(void *unused)
             if (*last != memory.shadow[page].touches) {
                 atomic_fetch_add(&hot.mismatches, 1);
             }
-            memory.shadow[page].touches++;
-            *last = memory.shadow[page].touches;
+            page_touch(page);
             page_unlock(page);
         }
         atomic_fetch_add(&hot.rounds, 1);

@@ -48,6 +48,8 @@ int page_try_lock(uint64_t page);
 void page_lock(uint64_t page);
 void page_unlock(uint64_t page);
 void page_write_next_version(uint64_t page);
+/* Writes one word, which counts how often. */
+void page_touch(uint64_t page);
 /* 0: every byte is right. Otherwise 1, and the first few of them are described. */
 int page_check(uint64_t page);
 
@@ -62,6 +64,13 @@ void command_pattern(const char *name, int seconds, int idle, int unit);
 void command_since(void);
 /* Sends what was touched when to the virtio port "truth". */
 void command_truth(void);
+
+/* ---- walk.c: what touches cost a vCPU ---- */
+
+/* Writes to page after page of `percent` of the filled memory, so many times. */
+void command_walk(int rounds, int first_percent, int percent);
+/* The same in no order, so many microseconds apart; says how long each took. */
+void command_stalls(int seconds, int first_percent, int percent, int spacing);
 
 /* ---- stress.c, devices.c ---- */
 
