@@ -69,6 +69,19 @@ struct HugePageReturnTests {
             (0..<region.hugePageCount).reduce(0) { $0 + evict(region.pages(ofHugePage: $1)) }
         }
 
+        /// By an access.
+        func bringBack(_ page: Int) {
+            #expect(memory.verify(page))
+            waitUntil { region.table[page].state == .resident }
+        }
+
+        /// By mode `drain`, as huge pages.
+        func bringAllBack() {
+            set(.drain)
+            let areBack = waitUntil { counters.hugePageReturns.value == UInt64(hugePages) }
+            #expect(areBack && hugePagesThere == hugePages)
+        }
+
         var hugePagesThere: Int {
             (0..<region.hugePageCount).count { isHuge(region.pages(ofHugePage: $0)) }
         }
@@ -142,12 +155,9 @@ struct HugePageReturnTests {
         let rig = try Rig(.move)
         #expect(rig.evictAll() == Self.pages)
         let page = rig.region.pages(ofHugePage: 2).lowerBound + 7
-        #expect(rig.memory.verify(page))
-        waitUntil { rig.region.table[page].state == .resident }
+        rig.bringBack(page)
         #expect(rig.evict(page..<page + 1) == 1)
-        rig.set(.drain)
-        waitUntil { rig.counters.hugePageReturns.value == UInt64(Self.hugePages) }
-        #expect(rig.hugePagesThere == Self.hugePages)
+        rig.bringAllBack()
         rig.finish()
     }
 
@@ -156,16 +166,14 @@ struct HugePageReturnTests {
         let rig = try Rig(.move)
         #expect(rig.evictAll() == Self.pages)
         let page = rig.region.pages(ofHugePage: 3).lowerBound + 9
-        #expect(rig.memory.verify(page))
-        waitUntil { rig.region.table[page].state == .resident }
+        rig.bringBack(page)
         let pin = try FixedBuffer(rig.region.address(of: page), pages: 1)
         rig.set(.drain)
         waitUntil { rig.counters.hugePageReturns.value == UInt64(Self.hugePages - 1) }
         Kernel.sleep(nanoseconds: 2_000_000_000)
         #expect(rig.hugePagesThere == Self.hugePages - 1)
         pin.release()
-        waitUntil { rig.counters.hugePageReturns.value == UInt64(Self.hugePages) }
-        #expect(rig.hugePagesThere == Self.hugePages)
+        rig.bringAllBack()
         rig.finish()
     }
 
@@ -174,12 +182,9 @@ struct HugePageReturnTests {
         let rig = try Rig(.move)
         #expect(rig.evictAll() == Self.pages)
         let page = rig.region.pages(ofHugePage: 1).lowerBound + 5
-        #expect(rig.memory.verify(page))
-        waitUntil { rig.region.table[page].state == .resident }
+        rig.bringBack(page)
         rig.region.ages.forget(page..<page + 1)
-        rig.set(.drain)
-        waitUntil { rig.counters.hugePageReturns.value == UInt64(Self.hugePages) }
-        #expect(rig.hugePagesThere == Self.hugePages)
+        rig.bringAllBack()
         rig.finish()
     }
 
