@@ -241,13 +241,17 @@ note_breakdown() {
     grep -F -A 40 -- "$guest_line" "$guest_log" | head -n 41 | sed 's/^/guest: /' >&2
 }
 
-# Where the guest's CPUs are and what interrupts they have, where QEMU's threads are, and what
-# the pager has counted, to tell a guest that waits from one that is slow: two looks.
+# Where the guest's CPUs are, their stacks and what interrupts they have, where QEMU's threads are,
+# and what the pager has counted, to tell a guest that waits from one that is slow: two looks.
 note_where_guest_is() {
-    local look what thread
+    local look what thread cpu
     for look in 1 2; do
         for what in 'info registers -a' 'info lapic' 'info pic'; do
             hmp "$what" | sed 's/\\r\\n/\n/g'
+        done
+        for cpu in $(seq 0 $((GUEST_CPUS - 1))); do
+            # shellcheck disable=SC2016 # the monitor's own name of the register
+            hmp 'x /96xg $esp' "$cpu" | sed 's/\\r\\n/\n/g'
         done
         [ -z "$PAGER" ] || qmp query-memory-pager
         for thread in "/proc/$guest_pid/task"/*; do
@@ -333,7 +337,10 @@ qmp() {
     return "$status"
 }
 
-hmp() { qmp "{\"execute\":\"human-monitor-command\",\"arguments\":{\"command-line\":\"$1\"}}"; }
+# hmp COMMAND [CPU]
+hmp() {
+    qmp "{\"execute\":\"human-monitor-command\",\"arguments\":{\"command-line\":\"$1\",\"cpu-index\":${2-0}}}"
+}
 
 # run_state: "running", "io-error", …
 run_state() { qmp query-status | lab json status; }

@@ -67,9 +67,9 @@ void command_truth(void);
 
 /* ---- walk.c: what touches cost a vCPU ---- */
 
-/* Writes to page after page of `percent` of the filled memory, so many times. */
+/* Writes once to each page of `percent` of the filled memory, in no order, so many times. */
 void command_walk(int rounds, int first_percent, int percent);
-/* The same in no order, so many microseconds apart; says how long each took. */
+/* The same, so many microseconds apart; says how long the writes took. */
 void command_stalls(int seconds, int first_percent, int percent, int spacing);
 
 /* ---- stress.c, devices.c ---- */

@@ -2,7 +2,7 @@
 # the same where the kernel tracks writes in its own way (soft-dirty bits); and what DAMON costs a
 # vCPU that goes on writing. Counted are the instructions that the emulated machine executes in
 # all meanwhile, the guest's exits, KVM's work and the pager's threads among them; of that, other
-# work on the machine outside changes nothing. What is counted besides, for it takes some to ask
+# work on the machine outside changes little. What is counted besides, for it takes some to ask
 # and to answer, is there in a walk that finds nothing armed, too, and is taken off. The times of
 # exits from a guest within an emulated machine would say nothing.
 # shellcheck shell=dash
